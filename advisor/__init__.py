@@ -1,0 +1,1 @@
+"""What to do: questions and cited rules turned into a ranked recommendation. Pure."""

@@ -1,0 +1,151 @@
+"""MemoryEstimate: what every reading of a plan returns, whatever it was read from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from estimator.gpus import Gpu
+from estimator.plan import FineTunePlan
+
+Basis = Literal["formula", "dry-run", "measured"]
+Component = Literal[
+    "weights",
+    "quantization_state",
+    "adapters",
+    "gradients",
+    "optimizer_states",
+    "activations",
+    "logits",
+    "temporaries",
+    "workspace",
+]
+Phase = Literal["load", "forward", "backward", "optimizer"]
+Fits = Literal["yes", "tight", "no"]
+
+COMPONENTS: tuple[Component, ...] = (
+    "weights",
+    "quantization_state",
+    "adapters",
+    "gradients",
+    "optimizer_states",
+    "activations",
+    "logits",
+    "temporaries",
+    "workspace",
+)
+PHASES: tuple[Phase, ...] = ("load", "forward", "backward", "optimizer")
+
+CONTEXT_ASSUMED_BYTES = 600 * 2**20
+"""Assumed size of a CUDA context where a reading does not know it: generous, so "yes" holds."""
+
+FRAGMENTATION_ASSUMED = 1.10
+"""Assumed reserved / allocated where no allocator was replayed (published runs: 1.02 to 1.25)."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ParameterCounts(_Record):
+    """How many parameters there are, and how many of them are trained."""
+
+    total: int
+    trainable: int
+
+
+class GpuFit(_Record):
+    """Whether the step fits one GPU.
+
+    ``yes``: with the memory the allocator would like to hold. ``tight``: only if the allocator
+    gives its cache back under pressure. ``headroom_bytes`` is the GPU's memory less the smallest
+    need, negative where it does not fit.
+    """
+
+    name: str
+    memory_bytes: int
+    fits: Fits
+    headroom_bytes: int
+
+
+class MemoryEstimate(_Record):
+    """The memory of one training step, on one GPU, by component and by phase.
+
+    ``components_bytes`` are those live at the peak and sum to ``peak_allocated_bytes``;
+    ``phases_bytes`` are the peaks within each phase. A value that the reading cannot know is
+    None, never zero. ``total_bytes`` is reserved + context: what ``nvidia-smi`` shows.
+    """
+
+    basis: Basis
+    plan: FineTunePlan
+    parameters: ParameterCounts
+    components_bytes: dict[Component, int | None]
+    phases_bytes: dict[Phase, int | None]
+    peak_phase: Phase
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int | None = None
+    smallest_fit_bytes: int | None = None
+    context_bytes: int | None = None
+    total_bytes: int | None = None
+    gpus: tuple[GpuFit, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    device: Literal["cuda", "cpu"] = "cuda"
+    software: dict[str, str] = {}
+    seconds: float
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> MemoryEstimate:
+        known = [size for size in self.components_bytes.values() if size is not None]
+        if len(known) == len(COMPONENTS) and sum(known) != self.peak_allocated_bytes:
+            message = f"components sum to {sum(known)}, the peak is {self.peak_allocated_bytes}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def states_bytes(self) -> int | None:
+        """Weights, gradients and optimizer states at the peak: what the batch does not change."""
+        kinds: tuple[Component, ...] = (
+            "weights",
+            "quantization_state",
+            "adapters",
+            "gradients",
+            "optimizer_states",
+        )
+        sizes = [self.components_bytes.get(kind) for kind in kinds]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def smallest_need_bytes(self) -> int:
+        """The least GPU memory with which the step runs, context included."""
+        allocator = self.smallest_fit_bytes or self.peak_allocated_bytes
+        return allocator + self._context_bytes
+
+    @property
+    def comfortable_need_bytes(self) -> int:
+        """The GPU memory with which the allocator never has to give its cache back."""
+        assumed = round(self.peak_allocated_bytes * FRAGMENTATION_ASSUMED)
+        return (self.peak_reserved_bytes or assumed) + self._context_bytes
+
+    @property
+    def _context_bytes(self) -> int:
+        return CONTEXT_ASSUMED_BYTES if self.context_bytes is None else self.context_bytes
+
+    def fit(self, gpu: Gpu) -> GpuFit:
+        """Return whether this step fits ``gpu``, and how much would be left."""
+        memory = gpu.memory_bytes
+        fits: Fits = "no"
+        if self.comfortable_need_bytes <= memory:
+            fits = "yes"
+        elif self.smallest_need_bytes <= memory:
+            fits = "tight"
+        headroom = memory - self.smallest_need_bytes
+        return GpuFit(name=gpu.name, memory_bytes=memory, fits=fits, headroom_bytes=headroom)
+
+    def judged(self, gpus: tuple[Gpu, ...]) -> MemoryEstimate:
+        """Return this estimate with a verdict for each of ``gpus``."""
+        return self.model_copy(update={"gpus": tuple(self.fit(gpu) for gpu in gpus)})
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the estimate as plain JSON values."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Streamlit pages: widgets, one library call, render."""

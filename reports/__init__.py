@@ -1,0 +1,1 @@
+"""Results turned into something a person reads: tables, HTML, JSON. Pure."""

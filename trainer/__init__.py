@@ -1,0 +1,1 @@
+"""Everything that touches torch, always run in a process of its own."""

@@ -1,0 +1,78 @@
+"""What a probe is asked for and what it finds: plain records, readable without torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from estimator.estimate import MemoryEstimate
+from estimator.plan import FineTunePlan
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+class ProbeRequest(_Record):
+    """One probe: the plan, and how long and where to run it.
+
+    ``memory_limit_gib`` makes the device look smaller than it is, so that a large GPU can stand
+    in for a small one; on a CPU it bounds the worker's memory.
+    """
+
+    plan: FineTunePlan
+    data_path: str | None = None
+    num_steps: int = Field(6, ge=2, le=100_000)
+    device: Device = "auto"
+    memory_limit_gib: float | None = Field(None, gt=0)
+
+
+class Change(_Record):
+    """One change to a plan, and what the estimate says of it."""
+
+    override: str
+    peak_allocated_bytes: int
+
+
+class OutOfMemory(_Record):
+    """The device was too small: what was asked, what was there, and what would make it fit."""
+
+    phase: str
+    requested_bytes: int | None
+    allocated_bytes: int | None
+    capacity_bytes: int | None
+    message: str
+    changes: tuple[Change, ...] = ()
+
+
+class ProbeResult(_Record):
+    """What a probe found, beside what was estimated before it began.
+
+    Exactly one of ``measured`` and ``out_of_memory`` is there. ``formula`` is None where the
+    closed form does not hold for the plan; ``formula_refusal`` then says why.
+    """
+
+    plan: FineTunePlan
+    device: Literal["cpu", "cuda"]
+    device_name: str
+    weights: Literal["random", "pretrained"]
+    data: str
+    dry_run: MemoryEstimate | None
+    formula: MemoryEstimate | None
+    formula_refusal: str = ""
+    measured: MemoryEstimate | None = None
+    out_of_memory: OutOfMemory | None = None
+    num_steps: int = 0
+    first_loss: float | None = None
+    last_loss: float | None = None
+    step_seconds_median: float | None = None
+    tokens_per_second: float | None = None
+    software: dict[str, str] = {}
+    stopped_early: bool = False
