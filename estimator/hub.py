@@ -1,0 +1,124 @@
+"""The Hugging Face Hub: a model's config.json and safetensors headers, never its weights.
+
+``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` work as they do for
+huggingface_hub, which this module imports only when the Hub is really asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from estimator.problems import InputError, Problem
+
+TIMEOUT_SECONDS = 8.0
+"""How long one answer of the Hub may take."""
+
+_CONFIG = "config.json"
+_WITHOUT_HUB = "use a bundled id, or a local folder that holds config.json"
+
+
+def download_config(model_id: str) -> Path:
+    """Return the path of a model's config.json, from the local cache or the Hub.
+
+    Raises:
+        InputError: The Hub cannot be reached, does not know the model, or does not let this
+            user see it; the problem says what to do.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        only_cache = not _answers(model_id)
+        return Path(hf_hub_download(model_id, _CONFIG, local_files_only=only_cache))
+    except HFValidationError as error:
+        what = "is neither a folder here nor a well-formed Hub id"
+        raise _problem(model_id, what, "owner/name", "correct it, or name a folder") from error
+    except GatedRepoError as error:
+        raise _gated(model_id) from error
+    except RepositoryNotFoundError as error:
+        what = "is not on the Hub, or is private"
+        fix = "check the spelling; for a private model run `hf auth login` or set HF_TOKEN"
+        raise _problem(model_id, what, fix=fix) from error
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(model_id) from error
+    except EntryNotFoundError as error:
+        what = "has no config.json on the Hub, so it is not a transformers model"
+        raise _problem(model_id, what, fix="use the original model's id") from error
+    except HfHubHTTPError as error:
+        what = f"the Hub answered with status {error.response.status_code}"
+        raise _problem(model_id, what, fix=f"try again later, or {_WITHOUT_HUB}") from error
+    except OSError as error:
+        what = f"cannot be fetched from the Hub ({' '.join(str(error).split())[:120]})"
+        raise _problem(
+            model_id, what, fix=f"check HF_ENDPOINT and HF_HOME, or {_WITHOUT_HUB}"
+        ) from error
+
+
+def count_parameters(model_id: str) -> dict[str, int] | None:
+    """Return how many values of each dtype a model's safetensors files hold.
+
+    Only the files' headers are read. A total may count buffers, and parts of a multimodal model
+    that its text configuration leaves out.
+
+    Returns:
+        Counts by dtype (``{"BF16": 8030261248}``), or None where the model has no safetensors
+        or the Hub does not say.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HTTPError,
+        NotASafetensorsRepoError,
+        SafetensorsParsingError,
+    )
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        metadata = HfApi().get_safetensors_metadata(model_id, timeout=TIMEOUT_SECONDS)
+    except (NotASafetensorsRepoError, SafetensorsParsingError, HTTPError, OSError):
+        return None  # a count is a nicety: the configuration alone is enough to go on
+    return {str(dtype): count for dtype, count in metadata.parameter_count.items()}
+
+
+def _answers(model_id: str) -> bool:
+    """Whether the Hub can be asked at all: hf_hub_download tries for half a minute to find out."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+    try:
+        get_hf_file_metadata(hf_hub_url(model_id, _CONFIG), timeout=TIMEOUT_SECONDS)
+    except HfHubHTTPError as error:
+        return error.response.status_code < 500
+    except (HTTPError, OfflineModeIsEnabled):
+        return False
+    return True
+
+
+def _problem(model_id: str, what: str, allowed: str = "", fix: str = "") -> InputError:
+    return InputError(Problem(f"model: {model_id}", what, allowed, fix))
+
+
+def _gated(model_id: str) -> InputError:
+    what = "is gated: the Hub shows it only to those who accepted its licence"
+    fix = (
+        f"accept the licence at https://huggingface.co/{model_id}, then run `hf auth login` "
+        "or set HF_TOKEN"
+    )
+    return _problem(model_id, what, fix=fix)
+
+
+def _unreachable(model_id: str) -> InputError:
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        what = "is not in the local cache, and HF_HUB_OFFLINE is set"
+        return _problem(model_id, what, fix=f"unset HF_HUB_OFFLINE, or {_WITHOUT_HUB}")
+    what = f"is not bundled, and the Hub ({constants.ENDPOINT}) does not answer"
+    return _problem(model_id, what, fix=f"check the connection, or {_WITHOUT_HUB}")
