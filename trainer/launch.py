@@ -1,0 +1,196 @@
+"""Starting, watching and stopping the processes in which torch lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import ValidationError
+
+from estimator.estimate import MemoryEstimate
+from estimator.plan import FineTunePlan
+from estimator.problems import InputError, Problem
+from trainer.results import ProbeRequest
+from trainer.runs import Run, RunStatus, create_run, record_worker
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_PROGRESS = "progress: "
+TERM_SECONDS = 3.0
+"""How long a worker has between being told to end and being killed."""
+
+
+class WorkerFailed(RuntimeError):
+    """A worker process broke; the message ends with the last lines it wrote."""
+
+
+def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run:
+    """Start a probe in a process of its own and return its run at once.
+
+    The worker is in a session of its own: it goes on when the terminal, the browser or the
+    server that started it is gone.
+
+    Args:
+        request: What to run.
+        module: The Python module that does the work, given the run's folder.
+
+    Raises:
+        InputError: The run folder cannot be written.
+    """
+    run = create_run(request)
+    try:
+        with (run.folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                _command(module, str(run.folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=_environment(),
+            )
+    except OSError as error:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise InputError(Problem(str(run.folder), f"no worker starts ({error})")) from error
+    record_worker(run, process.pid)
+    # Somebody has to collect the ended child, or it stays in the process table as a zombie.
+    threading.Thread(target=process.wait, daemon=True).start()
+    return run
+
+
+def stop(run: Run, *, grace_seconds: float = 30) -> RunStatus:
+    """Stop a run and return how it ended.
+
+    The worker is asked to stop at the end of its step; one that has not done so within the
+    grace period is ended by force.
+    """
+    status = run.status()
+    if status.is_final:
+        return status
+    run.request_stop()
+    status = _wait_for_end(run, grace_seconds)
+    worker = None if status.is_final else status.worker()
+    if worker is None:
+        return status
+    for end in (worker.terminate, worker.kill):
+        try:
+            end()
+        except psutil.NoSuchProcess:
+            break
+        status = _wait_for_end(run, TERM_SECONDS)
+        if status.is_final:
+            return status
+    return run.status()
+
+
+def wait(run: Run, on_change: Callable[[RunStatus], None] | None = None) -> RunStatus:
+    """Wait until a run is over, calling ``on_change`` with each new status, and return the last."""
+    seen = None
+    while True:
+        status = run.status()
+        if status != seen and on_change:
+            on_change(status)
+        if status.is_final:
+            return status
+        seen = status
+        time.sleep(0.1)
+
+
+def dry_run(
+    plan: FineTunePlan,
+    *,
+    device: Literal["cuda", "cpu"] = "cuda",
+    on_progress: Callable[[str], None] | None = None,
+    module: str = "trainer.dryrun",
+) -> MemoryEstimate:
+    """Return the dry run's reading of a plan, made in a process of its own.
+
+    Args:
+        plan: The step to read.
+        device: Whose allocator and kernels to model.
+        on_progress: Called with what the dry run is doing, in words for people.
+        module: The Python module that does the work.
+
+    Raises:
+        InputError: The plan cannot be run (an unknown model, for example).
+        WorkerFailed: The process broke.
+    """
+    status, answer, log = _run_worker(
+        module, "--device", device, question=plan.model_dump_json(), progress=on_progress
+    )
+    if status == 0:
+        try:
+            return MemoryEstimate.model_validate_json(answer)
+        except ValidationError as error:
+            raise WorkerFailed(f"the dry run answered {answer[-200:]!r}") from error
+    if status == 2 and (problems := _problems(answer)):
+        raise InputError(problems)
+    reason = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    raise WorkerFailed("\n".join([f"the dry run {reason}", *log]))
+
+
+def _run_worker(
+    module: str, *arguments: str, question: str, progress: Callable[[str], None] | None
+) -> tuple[int, str, list[str]]:
+    """Return a worker's exit status, its answer on stdout and the end of its log on stderr."""
+    log: deque[str] = deque(maxlen=20)
+    # Files, not pipes: neither side can then block on the other.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answered:
+        asked.write(question.encode())
+        asked.seek(0)
+        with subprocess.Popen(
+            _command(module, *arguments),
+            stdin=asked,
+            stdout=answered,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=_environment(),
+        ) as process:
+            try:
+                for line in process.stderr or ():
+                    if not line.startswith(_PROGRESS):
+                        log.append(line.rstrip())
+                    elif progress:
+                        progress(line.removeprefix(_PROGRESS).strip())
+            except BaseException:
+                process.kill()
+                raise
+        answered.seek(0)
+        return process.returncode, answered.read().decode(errors="replace"), list(log)
+
+
+def _problems(answer: str) -> list[Problem]:
+    try:
+        found: dict[str, Any] = json.loads(answer)
+        return [Problem(**problem) for problem in found["problems"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _wait_for_end(run: Run, seconds: float) -> RunStatus:
+    deadline = time.monotonic() + seconds
+    while True:
+        status = run.status()
+        if status.is_final or time.monotonic() >= deadline:
+            return status
+        time.sleep(0.05)
+
+
+def _command(module: str, *arguments: str) -> list[str]:
+    # -P: a module of the user's own folder must not take the place of one of ours.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    path = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(_PROJECT), *([path] if path else [])])}

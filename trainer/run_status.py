@@ -1,0 +1,74 @@
+"""How a run goes, and whether the process that works on it is still there."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+State = Literal["starting", "running", "finished", "stopped", "failed", "out_of_memory"]
+FINAL_STATES: tuple[State, ...] = ("finished", "stopped", "failed", "out_of_memory")
+
+_START_TOLERANCE_SECONDS = 5
+"""Process start times shift with the system clock; a recycled pid is off by far more."""
+
+
+class RunStatus(BaseModel):
+    """How a run goes. Times are UTC; ``pid_started`` is the worker's start in Unix seconds.
+
+    Attributes:
+        activity: What the worker is doing, in words for people ("dry run", "step 3 of 6").
+        step: Steps done.
+        heartbeat: When the worker last wrote.
+        reason: Why it failed or ended early, "" otherwise.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    state: State = "starting"
+    activity: str = "starting"
+    step: int = 0
+    num_steps: int = 0
+    pid: int | None = None
+    pid_started: float | None = None
+    host: str = ""
+    heartbeat: datetime
+    started_at: datetime
+    ended_at: datetime | None = None
+    reason: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is over."""
+        return self.state in FINAL_STATES
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has been going."""
+        return ((self.ended_at or datetime.now(UTC)) - self.started_at).total_seconds()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the worker is a process of this machine (run folders may be shared)."""
+        return self.host == socket.gethostname()
+
+    def worker(self) -> psutil.Process | None:
+        """Return the worker's process, or None where it is gone (or lives on another machine)."""
+        if self.pid is None or self.pid_started is None or not self.is_ours:
+            return None
+        try:
+            process = psutil.Process(self.pid)
+            drift = abs(process.create_time() - self.pid_started)
+            is_zombie = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        except psutil.NoSuchProcess:
+            return None
+        return None if is_zombie or drift > _START_TOLERANCE_SECONDS else process
+
+
+def process_identity(process: psutil.Process) -> dict[str, Any]:
+    """Return what tells a worker from any later process with the same pid."""
+    started = process.create_time()
+    return {"pid": process.pid, "pid_started": started, "host": socket.gethostname()}
