@@ -1,0 +1,261 @@
+"""Results as Rich renderables: readable at 80 columns, and without colour."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from advisor.recommend import Ranked, Recommendation
+from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
+from estimator.plan import FineTunePlan
+from reports.units import GIB, count, duration, gb, gib, percent
+from trainer.results import OutOfMemory, ProbeResult
+
+_FIT_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
+_BAR_CELLS = 24
+
+
+def estimate(reading: MemoryEstimate) -> RenderableType:
+    """Show one reading: components, phases, what the GPU must hold, and where it fits."""
+    return Group(
+        _plan_line(reading.plan, reading),
+        "",
+        _components(reading),
+        _sums(reading),
+        _states_line([reading]),
+        _gpu_fits([reading]),
+        _assumptions(reading.assumptions),
+    )
+
+
+def comparison(readings: Sequence[MemoryEstimate]) -> RenderableType:
+    """Show several methods side by side: components, totals, and where each fits."""
+    table = _table("GiB at the peak", *(reading.plan.method for reading in readings))
+    for kind in COMPONENTS:
+        sizes = [reading.components_bytes.get(kind) for reading in readings]
+        if any(sizes) or None in sizes:
+            table.add_row(kind.replace("_", " "), *map(_gib_cell, sizes))
+    table.add_section()
+    table.add_row("allocated", *(_gib_cell(r.peak_allocated_bytes) for r in readings))
+    table.add_row("with context", *(_gib_cell(r.smallest_need_bytes) for r in readings))
+    table.add_row("trained", *(count(r.parameters.trainable) for r in readings))
+    table.add_row("basis", *(r.basis for r in readings))
+    notes = dict.fromkeys(note for reading in readings for note in reading.assumptions)
+    plan = readings[0].plan
+    title = f"{plan.model}: {count(readings[0].parameters.total)} parameters, {_batch(plan)}"
+    return Group(
+        Text(title, style="bold"),
+        "",
+        table,
+        _states_line(readings),
+        _gpu_fits(readings),
+        _assumptions(notes),
+    )
+
+
+def readings(results: Sequence[ProbeResult]) -> RenderableType:
+    """Show, for several probes, formula, dry run and measured peak side by side."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    headings = ("method", "formula", "dry run", "measured", "formula off", "dry run off")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for result in results:
+        formula, dry_run, measured = map(_peak, (result.formula, result.dry_run, result.measured))
+        table.add_row(
+            result.plan.method,
+            gib(formula) if formula else "none",
+            gib(dry_run),
+            "out of memory" if result.out_of_memory else gib(measured),
+            percent(formula, measured),
+            percent(dry_run, measured),
+        )
+    speed = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("method", "steps", "first loss", "last loss", "per step", "tokens/s"):
+        speed.add_column(heading, justify="left" if heading == "method" else "right")
+    for result in results:
+        speed.add_row(
+            result.plan.method,
+            str(result.num_steps),
+            _number(result.first_loss),
+            _number(result.last_loss),
+            duration(result.step_seconds_median),
+            _number(result.tokens_per_second, 0),
+        )
+    where = ", ".join(dict.fromkeys(f"{r.device_name} ({r.device})" for r in results))
+    refusals = dict.fromkeys(r.formula_refusal for r in results if r.formula_refusal)
+    return Group(
+        Text("Peak of allocated memory: formula / dry run / measured", style="bold"),
+        Text(f"on {where}", style="dim"),
+        table,
+        *(Text(f"No formula: {refusal}", style="yellow") for refusal in refusals),
+        *(out_of_memory(r.out_of_memory) for r in results if r.out_of_memory),
+        speed,
+    )
+
+
+def out_of_memory(result: OutOfMemory) -> RenderableType:
+    """Show what was asked, what was there, and what would make it fit."""
+    lines = [
+        f"Out of memory in the {result.phase} phase: asked for {gib(result.requested_bytes)} "
+        f"with {gib(result.allocated_bytes)} in use, of {gib(result.capacity_bytes)}.",
+    ]
+    if result.changes:
+        lines.append("These changes make it fit, by the estimate:")
+    for change in result.changes:
+        lines.append(f"  --set {change.override}  (peak {gib(change.peak_allocated_bytes)})")
+    return Text("\n".join(lines), style="yellow")
+
+
+def advice(recommendation: Recommendation) -> RenderableType:
+    """Show what to do, why, and what would change it."""
+    choice = recommendation.recommendation
+    parts: list[RenderableType] = [
+        Text(recommendation.sentence, style="bold"),
+        Text(f"First: {choice.do_now}"),
+    ]
+    parts += [Text(reason) for reason in (recommendation.method_reason,) if reason]
+    parts += [Text(reason) for reason in recommendation.addon_reasons]
+    table = _table("strategy", "score", "", right=(1,))
+    for ranked in recommendation.ranking:
+        table.add_row(ranked.title, f"{ranked.score:+.1f}", escape(_short(ranked)))
+    parts += ["", table, *_why(recommendation.ranking[0])]
+    for gate in recommendation.gates:
+        parts.append(_point(f"{gate.kind}: {gate.text} ({gate.source})"))
+    if recommendation.what_would_change:
+        parts += ["", Text("What would change the advice", style="bold")]
+        parts += [_point(flip.text) for flip in recommendation.what_would_change[:5]]
+    kept = f"{recommendation.stability:.0%}".replace("%", " %")
+    parts += ["", Text(f"Kept in {kept} of draws with perturbed rules.", style="dim")]
+    parts.append(Text(f"{recommendation.answered:.0%} of the questions answered.", style="dim"))
+    return Group(*parts)
+
+
+def _short(ranked: Ranked) -> str:
+    return f"blocked: {ranked.blocked}" if ranked.blocked else ranked.summary
+
+
+def _why(best: Ranked) -> Iterable[RenderableType]:
+    yield Text(f"Why {best.title[0].lower()}{best.title[1:]}", style="bold")
+    for reason in best.reasons:
+        yield _point(f"{reason.points:+.1f}  {reason.text} ({reason.source})")
+    yield Text("")
+
+
+def _point(text: str) -> RenderableType:
+    return Padding(Text(f"- {text}"), (0, 0, 0, 1))
+
+
+def _plan_line(plan: FineTunePlan, reading: MemoryEstimate) -> RenderableType:
+    trained, total = reading.parameters.trainable, reading.parameters.total
+    share = f"{trained / total:.2%}".replace("%", " %") if total else ""
+    return Group(
+        Text(f"{plan.model}: {plan.method}, {_batch(plan)}", style="bold"),
+        Text(f"{count(total)} parameters, {count(trained)} trained ({share})"),
+        Text(f"basis: {reading.basis}, in {duration(reading.seconds)}", style="dim"),
+    )
+
+
+def _batch(plan: FineTunePlan) -> str:
+    return f"micro-batch {plan.micro_batch_size} x {plan.seq_len:,} tokens"
+
+
+def _components(reading: MemoryEstimate) -> Table:
+    table = _table(f"at the peak ({reading.peak_phase})", "memory", "share", "")
+    for kind in COMPONENTS:
+        size = reading.components_bytes.get(kind)
+        if size is None or size:
+            share = (size or 0) / reading.peak_allocated_bytes
+            bar = Text("█" * round(share * _BAR_CELLS), style="cyan")
+            shown = "" if size is None else f"{share:.0%}".replace("%", " %")
+            table.add_row(kind.replace("_", " "), gib(size), shown, bar)
+    table.columns[3].justify = "left"
+    return table
+
+
+def _sums(reading: MemoryEstimate) -> Table:
+    """Peaks by phase, and from allocated to what nvidia-smi shows."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for justify in ("left", "right", "left", "right"):
+        table.add_column(justify=justify)
+    left = [(f"peak in {phase}", gib(reading.phases_bytes.get(phase))) for phase in PHASES]
+    right = [
+        ("allocated at the peak", gib(reading.peak_allocated_bytes)),
+        ("reserved by the allocator", gib(reading.peak_reserved_bytes)),
+        ("CUDA context", gib(reading.context_bytes)),
+        ("total, as nvidia-smi shows", gib(reading.total_bytes)),
+    ]
+    for (phase, size), (name, value) in zip(left, right, strict=True):
+        table.add_row(phase, size, f"   {name}", value)
+    return table
+
+
+def _states_line(estimates: Sequence[MemoryEstimate]) -> RenderableType:
+    """The bytes per parameter that papers quote, beside the parameters there really are."""
+    full = next((one for one in estimates if one.plan.method == "full"), None)
+    if full is None or full.states_bytes is None or not full.parameters.total:
+        return Text("")
+    each = full.states_bytes / full.parameters.total
+    line = (
+        f"Full fine-tune: weights + gradients + optimizer states = {gb(full.states_bytes)} "
+        f"({gib(full.states_bytes)}), {each:.4g} bytes x {full.parameters.total:,} parameters."
+    )
+    name = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", full.plan.model.lower().rpartition("/")[2])
+    if name:
+        billions = float(name[1])
+        line += (
+            f" The textbook {gb(round(each * billions * 1e9))} counts {billions:g}e9 parameters, "
+            f"as the name rounds them."
+        )
+    return Padding(Text(line), (1, 0, 0, 0))
+
+
+def _gpu_fits(estimates: Sequence[MemoryEstimate]) -> RenderableType:
+    names = [gpu.name for gpu in estimates[0].gpus]
+    if not names:
+        return Text("")
+    methods = [one.plan.method for one in estimates] if len(estimates) > 1 else ["fits, GiB left"]
+    table = _table("GPU", "memory", *methods)
+    for index, name in enumerate(names):
+        fits = [one.gpus[index] for one in estimates]
+        table.add_row(escape(name), gib(fits[0].memory_bytes), *map(_fit_cell, fits))
+    legend = "yes: fits; tight: fits once the allocator gives its cache back; GiB left in brackets"
+    return Group("", table, Text(legend, style="dim"))
+
+
+def _fit_cell(fit: GpuFit) -> Text:
+    return Text(f"{fit.fits} ({fit.headroom_bytes / GIB:+.1f})", style=_FIT_STYLES[fit.fits])
+
+
+def _assumptions(notes: Iterable[str]) -> RenderableType:
+    notes = list(notes)
+    if not notes:
+        return Text("")
+    return Group("", Text("Assumed", style="bold"), *map(_point, notes))
+
+
+def _table(first: str, *others: str, right: tuple[int, ...] | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column(first)
+    for index, heading in enumerate(others, start=1):
+        is_right = right is None or index in right
+        table.add_column(heading, justify="right" if is_right else "left")
+    return table
+
+
+def _peak(reading: MemoryEstimate | None) -> int | None:
+    return reading.peak_allocated_bytes if reading else None
+
+
+def _gib_cell(size_bytes: int | None) -> str:
+    return "not known" if size_bytes is None else f"{size_bytes / GIB:,.2f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "not known" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,108 @@
+"""Runs and the machine as Rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from reports.terminal import readings
+from reports.units import duration, gib
+from trainer.machine import Machine
+from trainer.run_status import RunStatus
+from trainer.runs import Run
+
+_STATE_STYLES = {"finished": "green", "failed": "red", "out_of_memory": "yellow"}
+_NUM_ROWS = 12
+
+
+def runs(found: Sequence[Run]) -> RenderableType:
+    """Show a list of runs, one line each."""
+    if not found:
+        return Text("No runs yet. Start one with `tuneplan probe PLAN`.")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("run", no_wrap=True, overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("at", overflow="ellipsis", no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True)
+    for run_ in found:
+        status = run_.status()
+        at = "" if status.is_final else status.activity
+        table.add_row(escape(run_.id), _state(status), escape(at), duration(status.seconds))
+    return table
+
+
+def run(run_: Run) -> RenderableType:
+    """Show one run: what was asked, how it goes, and what it found."""
+    status = run_.status()
+    facts = _facts()
+    facts.add_row("state", _state(status))
+    if status.reason:
+        facts.add_row("reason", Text(status.reason))
+    facts.add_row("at", Text(f"{status.activity} (step {status.step} of {status.num_steps})"))
+    facts.add_row("started", f"{status.started_at.astimezone():%Y-%m-%d %H:%M:%S}")
+    facts.add_row("took", duration(status.seconds))
+    if status.worker():
+        facts.add_row("process", str(status.pid))
+    facts.add_row("folder", Text(str(run_.folder)))
+    parts: list[RenderableType] = [Text(run_.id, style="bold"), facts]
+    rows = run_.metrics()
+    if rows:
+        parts.append(_metrics(rows[-_NUM_ROWS:]))
+    result = run_.result()
+    if result:
+        parts.append(readings([result]))
+    elif status.state == "failed" and run_.log_tail(1):
+        parts += ["", Text("The end of its log", style="bold"), Text("\n".join(run_.log_tail(10)))]
+    return Group(*parts)
+
+
+def machine(found: Machine) -> RenderableType:
+    """Show what a machine can do, with what is missing."""
+    facts = _facts()
+    facts.add_row("python", f"{found.python} on {found.system}")
+    for name, installed in found.software.items():
+        facts.add_row(name, installed or Text("not installed", style="red"))
+    facts.add_row("CPU", f"{found.cpu_cores} cores")
+    available = f"{gib(found.memory_bytes)}, {gib(found.available_bytes)} available"
+    facts.add_row("memory", available)
+    driver = f"NVIDIA {found.driver}, CUDA up to {found.cuda}" if found.driver else "none answers"
+    facts.add_row("GPU driver", driver)
+    for gpu in found.gpus:
+        facts.add_row("GPU", f"{gpu.name}, {gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free")
+    if not found.gpus:
+        facts.add_row("GPU", "none: probes run on the CPU; estimates need no GPU")
+    writable = "" if found.runs_folder_writable else ", NOT WRITABLE: set TUNEPLAN_HOME"
+    space = f"{found.runs_folder} ({gib(found.disk_free_bytes)} free{writable})"
+    facts.add_row("runs", Text(space, style="" if found.runs_folder_writable else "red"))
+    return Group(Text("This machine", style="bold"), facts)
+
+
+def _facts() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _metrics(rows: Sequence[dict]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("step", "loss", "time", "tokens/s", "peak allocated"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["step"]),
+            f"{row['loss']:.4f}",
+            duration(row.get("step_seconds")),
+            f"{row.get('tokens_per_second') or 0:,.0f}",
+            gib(row.get("peak_allocated_bytes")),
+        )
+    return table
+
+
+def _state(status: RunStatus) -> Text:
+    return Text(status.state.replace("_", " "), style=_STATE_STYLES.get(status.state, ""))

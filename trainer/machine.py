@@ -1,0 +1,98 @@
+"""What this machine can do: its GPUs, memory, disk and libraries, without importing torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from trainer.runs import runs_folder
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "huggingface_hub")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalGpu(_Record):
+    """A GPU of this machine, as its driver reports it."""
+
+    name: str
+    memory_bytes: int
+    free_bytes: int
+
+
+class Machine(_Record):
+    """What a probe can count on here. ``driver`` is None where no NVIDIA driver answers."""
+
+    python: str
+    system: str
+    software: dict[str, str | None]
+    cpu_cores: int
+    memory_bytes: int
+    available_bytes: int
+    driver: str | None
+    cuda: str | None
+    gpus: tuple[LocalGpu, ...]
+    runs_folder: str
+    runs_folder_writable: bool
+    disk_free_bytes: int
+
+
+def describe_machine() -> Machine:
+    """Return what this machine can do."""
+    memory = psutil.virtual_memory()
+    folder = runs_folder().absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    driver, cuda, gpus = _nvidia()
+    return Machine(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        software={name: _version(name) for name in LIBRARIES},
+        cpu_cores=psutil.cpu_count() or 1,
+        memory_bytes=memory.total,
+        available_bytes=memory.available,
+        driver=driver,
+        cuda=cuda,
+        gpus=gpus,
+        runs_folder=str(folder),
+        runs_folder_writable=existing.is_dir() and os.access(existing, os.W_OK),
+        disk_free_bytes=shutil.disk_usage(existing).free,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _nvidia() -> tuple[str | None, str | None, tuple[LocalGpu, ...]]:
+    """Return the driver's version, the CUDA version it supports, and the GPUs."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None, None, ()
+    try:
+        number = pynvml.nvmlSystemGetCudaDriverVersion()
+        cuda = f"{number // 1000}.{number % 1000 // 10}"
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return pynvml.nvmlSystemGetDriverVersion(), cuda, tuple(map(_gpu, handles))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(handle: object) -> LocalGpu:
+    import pynvml
+
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    name = pynvml.nvmlDeviceGetName(handle)
+    return LocalGpu(name=name, memory_bytes=int(memory.total), free_bytes=int(memory.free))
