@@ -249,12 +249,12 @@ def load_plan(path: Path, overrides: Iterable[str] = ()) -> FineTunePlan:
     Raises:
         InputError: The file, an override or the plan is wrong; every problem is listed.
     """
-    document = _resolve_paths(read_document(path), path.parent)
+    document = resolve_paths(read_document(path), path.parent)
     return parse_plan(apply_overrides(document, overrides), name=str(path))
 
 
-def _resolve_paths(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Read relative paths from the plan's own folder, so that a plan works from anywhere."""
+def resolve_paths(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plan document whose relative paths that exist in ``folder`` lead there."""
     if isinstance(document.get("model"), str):
         document["model"] = _beside(document["model"], folder)
     data = document.get("data")
