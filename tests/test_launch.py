@@ -155,7 +155,7 @@ def dry_run_as(
 
 def test_a_dry_run_passes_on_progress_and_problems(tmp_path: Path) -> None:
     body = (
-        "assert json.load(sys.stdin)['method'] == 'lora'\n"
+        "assert json.load(sys.stdin)['plan']['method'] == 'lora'\n"
         "print('progress: building the model', file=sys.stderr, flush=True)\n"
         "problem = dict(where='model', what='is unknown', allowed='', fix='check the name')\n"
         "print(json.dumps({'problems': [problem]}))\n"

@@ -125,7 +125,7 @@ def dry_run(
         WorkerFailed: The process broke.
     """
     status, answer, log = _run_worker(
-        module, "--device", device, question=plan.model_dump_json(), progress=on_progress
+        module, json.dumps({"plan": plan.to_document(), "device": device}), on_progress
     )
     if status == 0:
         try:
@@ -139,7 +139,7 @@ def dry_run(
 
 
 def _run_worker(
-    module: str, *arguments: str, question: str, progress: Callable[[str], None] | None
+    module: str, question: str, progress: Callable[[str], None] | None
 ) -> tuple[int, str, list[str]]:
     """Return a worker's exit status, its answer on stdout and the end of its log on stderr."""
     log: deque[str] = deque(maxlen=20)
@@ -148,7 +148,7 @@ def _run_worker(
         asked.write(question.encode())
         asked.seek(0)
         with subprocess.Popen(
-            _command(module, *arguments),
+            _command(module),
             stdin=asked,
             stdout=answered,
             stderr=subprocess.PIPE,
