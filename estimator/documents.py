@@ -156,3 +156,20 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_out(path: Path, text: str) -> None:
+    """Write a file that a person asked for, with the folders it lies in.
+
+    Raises:
+        InputError: It cannot be written; what was there is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+        path.chmod(0o644)
+    except OSError as error:
+        what = f"cannot be written ({error.strerror})"
+        raise InputError(
+            Problem(str(path), what, fix="name a file in a writable folder")
+        ) from error

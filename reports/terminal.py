@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from advisor.recommend import Ranked, Recommendation
+from advisor.recommendation import Ranked, Recommendation
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
 from estimator.plan import FineTunePlan
 from reports.units import GIB, count, duration, gb, gib, percent

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from estimator.plan import FineTunePlan
 from reports.terminal import readings
 from reports.units import duration, gib
 from trainer.machine import Machine
@@ -61,6 +63,36 @@ def run(run_: Run) -> RenderableType:
     return Group(*parts)
 
 
+def plan_differences(plans: Sequence[FineTunePlan]) -> dict[str, list[Any]]:
+    """Return the dotted keys in which plans differ, each with its value in every plan."""
+    flat = [dict(_flat(plan.to_document())) for plan in plans]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: [one.get(key) for one in flat] for key in keys}
+    return {key: found for key, found in values.items() if any(v != found[0] for v in found)}
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def side_by_side(found: Sequence[Run], differences: dict[str, list[Any]]) -> RenderableType:
+    """Show in what the plans of several runs differ, and what each run took."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("")
+    for number in range(1, len(found) + 1):
+        table.add_column(f"run {number}", justify="right", overflow="fold")
+    table.add_row("state", *(_state(one.status()) for one in found))
+    for key, values in differences.items():
+        table.add_row(key, *(escape(str(value)) for value in values))
+    names = [Text(f"run {number}: {one.id}") for number, one in enumerate(found, start=1)]
+    results = [result for one in found if (result := one.result())]
+    return Group(*names, table, *([readings(results)] if results else []))
+
+
 def machine(found: Machine) -> RenderableType:
     """Show what a machine can do, with what is missing."""
     facts = _facts()
@@ -89,7 +121,7 @@ def _facts() -> Table:
     return table
 
 
-def _metrics(rows: Sequence[dict]) -> Table:
+def _metrics(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading in ("step", "loss", "time", "tokens/s", "peak allocated"):
         table.add_column(heading, justify="right")

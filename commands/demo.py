@@ -1,0 +1,61 @@
+"""The whole job once, on the bundled examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from estimator.compare import compare_methods
+from rich.console import Console, RenderableType
+from rich.rule import Rule
+
+from advisor.recommend import recommend
+from advisor.scenario import load_scenario
+from commands.shared import METHODS
+from commands.watch import run_probe
+from estimator.documents import write_out
+from estimator.plan import load_plan
+from reports import html, terminal
+from reports.build import build_report
+from trainer.results import ProbeRequest
+
+
+def run_demo(examples: Path, output: Path) -> bool:
+    """Advise, estimate, probe and report, and return whether every probe ended well.
+
+    Args:
+        examples: The folder of the bundled examples.
+        output: Where the HTML report goes.
+    """
+    console = Console(highlight=False)
+
+    def show(title: str, result: RenderableType) -> None:
+        console.print("", Rule(title, align="left"), result)
+
+    scenario = load_scenario(examples / "support-bot.yaml")
+    show(f"1. Advice: {scenario.title}", terminal.advice(recommend(scenario.answers)))
+
+    textbook = load_plan(examples / "llama-2-7b.yaml")
+    show("2. Estimate: three methods side by side", terminal.comparison(compare_methods(textbook)))
+
+    tiny = load_plan(examples / "tiny.yaml")
+    show("3. Proof: real fine-tunes of a tiny model on this CPU", "")
+    outcomes = [
+        run_probe(
+            ProbeRequest(
+                plan=tiny.changed(method=method),
+                data_path=tiny.data.path,
+                num_steps=6,
+                device="cpu",
+                memory_limit_gib=None,
+            )
+        )
+        for method in METHODS
+    ]
+    results = [outcome.result for outcome in outcomes if outcome.result]
+    for outcome in outcomes:
+        console.print(outcome.sentence, soft_wrap=True)
+
+    write_out(output, html.render(build_report(scenario, results)))
+    show("4. Report", f"{output.resolve()}")
+    show("5. The same step, read three ways", terminal.readings(results))
+    return all(outcome.is_good for outcome in outcomes)

@@ -1,0 +1,36 @@
+"""The reading that a command shows: the formula where it holds, the dry run otherwise."""
+
+from __future__ import annotations
+
+import typer
+from estimator.compare import compare_methods
+from estimator.memory import NoFormula, read_formula
+
+from commands.watch import Progress
+from estimator.estimate import MemoryEstimate
+from estimator.gpus import Gpu
+from estimator.plan import FineTunePlan
+from trainer import launch
+
+
+def read_plan(plan: FineTunePlan, *, by_dry_run: bool = False) -> MemoryEstimate:
+    """Return the formula's reading of a plan; the dry run's where asked for or none holds."""
+    if not by_dry_run:
+        try:
+            return read_formula(plan)
+        except NoFormula as error:
+            typer.echo(f"{error}: taking the dry run instead", err=True)
+    with Progress(f"dry run of {plan.method}") as progress:
+        return launch.dry_run(plan, on_progress=progress)
+
+
+def read_methods(
+    plan: FineTunePlan, methods: tuple[str, ...], gpus: tuple[Gpu, ...]
+) -> list[MemoryEstimate]:
+    """Return one reading per method, all judged against the same GPUs."""
+    try:
+        return compare_methods(plan, gpus=gpus)
+    except NoFormula as error:
+        typer.echo(f"{error}: taking dry runs instead", err=True)
+    found = [read_plan(plan.changed(method=method), by_dry_run=True) for method in methods]
+    return [reading.judged(gpus) for reading in found] if gpus else found

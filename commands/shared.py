@@ -1,0 +1,34 @@
+"""What several commands share: their options, and how a result reaches stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+METHODS = ("full", "lora", "qlora")
+"""The methods that a comparison lays side by side."""
+
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, YAML or JSON.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the plan; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its start, or latest.")]
+
+
+def show(document: dict[str, Any], render: Callable[[], RenderableType], as_json: bool) -> None:
+    """Print a result: as one JSON object, or for people."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(render())

@@ -1,0 +1,111 @@
+"""Progress on stderr: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from reports.units import gib
+from trainer import launch
+from trainer.results import ProbeRequest, ProbeResult
+from trainer.runs import Run, RunStatus
+
+
+class Progress:
+    """Shows what is being done, and how far it is where that is known."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._console = Console(stderr=True, highlight=False)
+        self._said = ""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+        )
+        self._bar = Bar(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task(title, total=None)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, text: str, step: int = 0, num_steps: int = 0) -> None:
+        """Show ``text``; with ``num_steps`` also how many of them are done."""
+        if text == self._said:
+            return
+        self._said = text
+        line = f"{self._title}: {text}"
+        if self._console.is_terminal:
+            total = num_steps if step else None
+            self._bar.update(self._task, description=line, completed=step, total=total)
+        else:
+            self._console.print(line, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run that is over (or was looked at), with what it found."""
+
+    run: Run
+    status: RunStatus
+    result: ProbeResult | None
+
+    @classmethod
+    def of(cls, run: Run) -> Outcome:
+        """Read a run's outcome from its folder."""
+        return cls(run, run.status(), run.result())
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the run did what was asked, as far as it was let."""
+        return self.status.state in ("finished", "stopped")
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in a line."""
+        state = self.status.state.replace("_", " ")
+        return f"{self.run.id}: {state}. {self.status.reason}".rstrip()
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the run, its state and its result as plain JSON values."""
+        head = {"run": self.run.id, "folder": str(self.run.folder)}
+        status = self.status.model_dump(mode="json")
+        return head | status | (self.result.to_document() if self.result else {})
+
+
+def run_probe(request: ProbeRequest) -> Outcome:
+    """Start a probe and watch it to its end; Ctrl-C stops it at the end of its step."""
+    run = launch.start_probe(request)
+    with Progress(f"{request.plan.method} probe") as progress:
+
+        def show(status: RunStatus) -> None:
+            rows = run.metrics()[-1:]
+            text = status.activity
+            if rows and status.state == "running":
+                peak = rows[0].get("peak_allocated_bytes")
+                text += f", loss {rows[0]['loss']:.3f}" + (f", peak {gib(peak)}" if peak else "")
+            progress(text, status.step, status.num_steps)
+
+        try:
+            launch.wait(run, show)
+        except KeyboardInterrupt:
+            progress("stopping")
+            launch.stop(run)
+            raise
+    return Outcome.of(run)

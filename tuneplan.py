@@ -1,0 +1,254 @@
+"""The terminal's door: each command reads its input, calls the library and shows the result."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import runs
+from commands.shared import METHODS, AsJson, Overrides, PlanFile, show
+from estimator.problems import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from commands.watch import Outcome
+
+PROJECT = Path(__file__).resolve().parent
+
+
+app = typer.Typer(
+    name="tuneplan",
+    help="Decide how to adapt a language model, know what it needs, and prove it here.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(runs.app, name="runs")
+
+
+class Device(StrEnum):
+    """Where a probe runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(StrEnum):
+    """What a report is written as."""
+
+    html = "html"
+    json = "json"
+
+
+@app.command()
+def advise(
+    answers: Annotated[
+        Path | None, typer.Argument(metavar="[ANSWERS]", help="Answers, or a scenario file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which strategy fits your case, and why. Without a file it asks."""
+    from advisor.recommend import recommend
+    from advisor.scenario import load_answers
+    from commands.ask import ask_questions
+    from reports import terminal
+
+    found = recommend(load_answers(answers) if answers else ask_questions(_ask))
+    show(found.to_document(), lambda: terminal.advice(found), as_json)
+
+
+@app.command()
+def estimate(
+    plan: PlanFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Trace the real step instead of using the formula.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how much GPU memory one training step needs, and which GPUs it fits."""
+    from commands.readings import read_plan
+    from estimator.plan import load_plan
+    from reports import terminal
+
+    reading = read_plan(load_plan(plan, overrides or ()), by_dry_run=dry_run)
+    show(reading.to_document(), lambda: terminal.estimate(reading), as_json)
+
+
+@app.command()
+def compare(
+    plan: PlanFile,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option("--gpu", metavar="NAME", help="Only these GPUs; may be repeated."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lay full fine-tuning, LoRA and QLoRA of one plan side by side."""
+    from commands.readings import read_methods
+    from estimator.gpus import find_gpu
+    from estimator.plan import load_plan
+    from reports import terminal
+
+    gpus = tuple(find_gpu(name, where=f"--gpu {name}") for name in gpu or ())
+    found = read_methods(load_plan(plan, overrides or ()), METHODS, gpus)
+    document = {"estimates": [reading.to_document() for reading in found]}
+    show(document, lambda: terminal.comparison(found), as_json)
+
+
+@app.command()
+def probe(
+    plan: PlanFile,
+    *,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Train on this file.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Optimizer steps to take.")] = 6,
+    device: Annotated[Device, typer.Option("--device", help="Where to run.")] = Device.auto,
+    overrides: Overrides = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Run this method instead; repeat it to compare."),
+    ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune for a few steps here, and lay what it took beside the estimate."""
+    from commands.watch import run_probe
+    from estimator.models import resolve_model
+    from estimator.plan import load_plan
+    from trainer.results import ProbeRequest
+
+    chosen = load_plan(plan, overrides or ())
+    plans = [chosen.changed(method=one) for one in method] if method else [chosen]
+    resolve_model(chosen.model)  # an unknown model leaves no failed run behind
+    requests = [
+        ProbeRequest(
+            plan=one,
+            data_path=str(data) if data else None,
+            num_steps=steps,
+            device=device.value,
+            memory_limit_gib=memory_limit,
+        )
+        for one in plans
+    ]
+    outcomes = [run_probe(request) for request in requests]
+    documents = [outcome.to_document() for outcome in outcomes]
+    show(
+        {"probes": documents} if method else documents[0],
+        lambda: _outcomes(outcomes),
+        as_json,
+    )
+    if not all(outcome.is_good for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _outcomes(outcomes: list[Outcome]) -> RenderableType:
+    from rich.console import Group
+
+    from reports import terminal
+
+    results = [outcome.result for outcome in outcomes if outcome.result]
+    failures = [outcome.sentence for outcome in outcomes if not outcome.is_good]
+    return Group(*([terminal.readings(results)] if results else []), *failures)
+
+
+@app.command()
+def report(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to.")],
+    form: Annotated[Format, typer.Option("--format", help="html or json.")] = Format.html,
+    run: Annotated[
+        list[str] | None, typer.Option("--run", metavar="RUN", help="Include this run's result.")
+    ] = None,
+) -> None:
+    """Write the whole decision as one file."""
+    from advisor.scenario import load_scenario
+    from estimator.documents import write_out
+    from reports import as_json, html
+    from reports.build import build_report
+    from trainer.runs import find_run
+
+    results = [result for name in run or () if (result := find_run(name).result())]
+    found = build_report(load_scenario(scenario), results)
+    render = html.render if form is Format.html else as_json.render
+    write_out(output, render(found))
+    typer.echo(str(output))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can do."""
+    from reports import terminal_runs
+    from trainer.machine import describe_machine
+
+    machine = describe_machine()
+    show(machine.model_dump(mode="json"), lambda: terminal_runs.machine(machine), as_json)
+
+
+@app.command("app")
+def app_(
+    port: Annotated[int | None, typer.Option("--port", help="Port on this machine.")] = None,
+) -> None:
+    """Open tuneplan in the browser."""
+    from trainer.runs import runs_folder
+
+    command = [sys.executable, "-m", "streamlit", "run", str(PROJECT / "app.py")]
+    if port:
+        command += ["--server.port", str(port)]
+    # The server starts in the project's folder, where .streamlit/config.toml is.
+    environment = os.environ | {"TUNEPLAN_HOME": str(runs_folder().parent.absolute())}
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE")] = Path(
+        "out/demo-report.html"
+    ),
+) -> None:
+    """Do the whole job once, on the bundled examples: no GPU and no downloads needed."""
+    from commands.demo import run_demo
+
+    if not run_demo(PROJECT / "examples", output):
+        raise typer.Exit(1)
+
+
+def _ask(text: str) -> str:
+    return typer.prompt(text, default="", show_default=False, err=True)
+
+
+def main() -> None:
+    """Run the command line: exit status 2 and one line per problem where the input is wrong."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo("\n".join(map(str, error.problems)), err=True)
+        sys.exit(2)
+    except RuntimeError as error:
+        from trainer.launch import WorkerFailed
+
+        if not isinstance(error, WorkerFailed):
+            raise
+        typer.echo(str(error), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
