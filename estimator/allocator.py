@@ -1,0 +1,205 @@
+"""Replay of an allocation trace through a model of PyTorch's CUDA caching allocator.
+
+The rules are those of ``c10/cuda/CUDACachingAllocator.cpp`` (torch 2.13, one stream, default
+settings): sizes are rounded up to 512 bytes; blocks of at most 1 MiB come from 2 MiB segments,
+those under 10 MiB from 20 MiB segments, larger ones from segments of their own, rounded up to
+2 MiB; best fit; a block is split where the rest is worth keeping; neighbours merge when freed;
+where the device is full, the cache is given back and the request is tried once more.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+
+from estimator.trace import FLUSH, Trace
+
+_MIB = 2**20
+_ROUNDING = 512
+_SMALL = _MIB
+_SMALL_SEGMENT = 2 * _MIB
+_LARGE_SEGMENT = 20 * _MIB
+_LARGE_ALONE = 10 * _MIB
+_SEGMENT_ROUNDING = 2 * _MIB
+
+
+class DoesNotFit(Exception):
+    """The trace asks for more than the capacity, even with the cache given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What the allocator held while a trace ran.
+
+    ``block_bytes`` is the size of the block that each storage was given, by its number: what
+    ``torch.cuda.max_memory_allocated`` counts. It is up to 1 MiB more than was asked for,
+    because a small rest of a large block is not split off.
+    """
+
+    block_bytes: list[int]
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    num_flushes: int
+
+
+def replay(trace: Trace, capacity_bytes: int | None = None) -> Replay:
+    """Run a trace through the allocator.
+
+    Args:
+        trace: Births and deaths, in order.
+        capacity_bytes: What the allocator may reserve; None for no limit.
+
+    Raises:
+        DoesNotFit: A request cannot be met within ``capacity_bytes``.
+    """
+    allocator = _Allocator(capacity_bytes)
+    sizes = trace.sizes
+    block_bytes = [0] * len(sizes)
+    for event in trace.events:
+        if event >= 0:
+            block_bytes[event] = allocator.allocate(event, sizes[event])
+        elif event == FLUSH:
+            allocator.flush()
+        else:
+            allocator.free(~event)
+    return Replay(
+        block_bytes, allocator.peak_allocated, allocator.peak_reserved, allocator.num_flushes
+    )
+
+
+def smallest_capacity(trace: Trace, unlimited: Replay) -> int:
+    """Return the fewest bytes with which the allocator can still run the trace.
+
+    Reserved memory overstates a need, because the cache is given back under pressure. This is
+    found by bisection between the allocated and the reserved peak, to 2 MiB.
+
+    Args:
+        trace: Births and deaths, in order.
+        unlimited: The trace's replay without a limit.
+    """
+    low = unlimited.peak_allocated_bytes // _SEGMENT_ROUNDING - 1  # does not fit
+    high = -(-unlimited.peak_reserved_bytes // _SEGMENT_ROUNDING)  # fits
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            replay(trace, middle * _SEGMENT_ROUNDING)
+            high = middle
+        except DoesNotFit:
+            low = middle
+    return high * _SEGMENT_ROUNDING
+
+
+class _Block:
+    __slots__ = ("address", "following", "is_free", "previous", "size", "small")
+
+    def __init__(self, address: int, size: int, small: bool) -> None:
+        self.address = address
+        self.size = size
+        self.small = small
+        self.is_free = False
+        self.previous: _Block | None = None
+        self.following: _Block | None = None
+
+
+def _order(block: _Block) -> tuple[int, int]:
+    return block.size, block.address
+
+
+class _Allocator:
+    """Pools of free blocks, ordered by size and then address, as the C++ sets are."""
+
+    def __init__(self, capacity: int | None) -> None:
+        self.capacity = capacity
+        self.pools: dict[bool, list[_Block]] = {True: [], False: []}
+        self.blocks: dict[int, _Block] = {}
+        self.reserved = self.peak_reserved = 0
+        self.allocated = self.peak_allocated = 0
+        self.num_flushes = 0
+        self.next_address = 0
+
+    def allocate(self, number: int, size: int) -> int:
+        if size == 0:
+            return 0
+        size = -(-size // _ROUNDING) * _ROUNDING
+        small = size <= _SMALL
+        block = self._best_fit(small, size) or self._new_segment(small, size)
+        self._split(block, size)
+        self.blocks[number] = block
+        self.allocated += block.size
+        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        return block.size
+
+    def free(self, number: int) -> None:
+        block = self.blocks.pop(number, None)
+        if block is None:
+            return
+        self.allocated -= block.size
+        for neighbour in (block.previous, block.following):
+            if neighbour is not None and neighbour.is_free:
+                self._take(neighbour)
+                block = self._merge(block, neighbour)
+        self._put(block)
+
+    def flush(self) -> None:
+        """Give back every segment that is wholly free."""
+        for small, pool in self.pools.items():
+            whole = [b for b in pool if b.previous is None and b.following is None]
+            self.reserved -= sum(block.size for block in whole)
+            gone = set(map(id, whole))
+            self.pools[small] = [block for block in pool if id(block) not in gone]
+
+    def _best_fit(self, small: bool, size: int) -> _Block | None:
+        pool = self.pools[small]
+        index = bisect_left(pool, (size, -1), key=_order)
+        if index == len(pool):
+            return None
+        block = pool.pop(index)
+        block.is_free = False
+        return block
+
+    def _new_segment(self, small: bool, size: int) -> _Block:
+        if small:
+            segment = _SMALL_SEGMENT
+        elif size < _LARGE_ALONE:
+            segment = _LARGE_SEGMENT
+        else:
+            segment = -(-size // _SEGMENT_ROUNDING) * _SEGMENT_ROUNDING
+        if self.capacity is not None and self.reserved + segment > self.capacity:
+            self.flush()
+            self.num_flushes += 1
+            if self.reserved + segment > self.capacity:
+                raise DoesNotFit
+        self.reserved += segment
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        block = _Block(self.next_address, segment, small)
+        self.next_address += segment + _SEGMENT_ROUNDING  # a gap: segments never merge
+        return block
+
+    def _split(self, block: _Block, size: int) -> None:
+        rest = block.size - size
+        worth_keeping = rest >= _ROUNDING if block.small else rest > _SMALL
+        if not worth_keeping:
+            return
+        tail = _Block(block.address + size, rest, block.small)
+        tail.previous, tail.following = block, block.following
+        if block.following is not None:
+            block.following.previous = tail
+        block.following, block.size = tail, size
+        self._put(tail)
+
+    def _merge(self, block: _Block, neighbour: _Block) -> _Block:
+        first, second = sorted((block, neighbour), key=lambda b: b.address)
+        first.size += second.size
+        first.following = second.following
+        if second.following is not None:
+            second.following.previous = first
+        return first
+
+    def _put(self, block: _Block) -> None:
+        block.is_free = True
+        insort(self.pools[block.small], block, key=_order)
+
+    def _take(self, block: _Block) -> None:
+        pool = self.pools[block.small]
+        del pool[bisect_left(pool, _order(block), key=_order)]
+        block.is_free = False

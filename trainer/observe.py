@@ -1,0 +1,103 @@
+"""Watches training steps through a recorder, and turns what it saw into an estimate's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from estimator.estimate import COMPONENTS, PHASES, Component, Phase
+from estimator.plan import FineTunePlan
+from estimator.trace import Peak, Trace
+from trainer.recorder import StorageRecorder
+from trainer.skeleton import quantization_tensors
+from trainer.step import Batch, StepHooks, training_step
+
+
+def claim_model(recorder: StorageRecorder, model: torch.nn.Module, plan: FineTunePlan) -> None:
+    """Say of every tensor of a model what it is for."""
+    for parameter in model.parameters():
+        recorder.claim([parameter], parameter_component(parameter, plan))
+        recorder.claim(quantization_tensors(parameter), "quantization_state")
+    recorder.claim(model.buffers(), "weights")
+
+
+def parameter_component(parameter: torch.nn.Parameter, plan: FineTunePlan) -> Component:
+    """Return whether a parameter belongs to the model or to the adapter on it."""
+    return "adapters" if plan.uses_adapter and parameter.requires_grad else "weights"
+
+
+def observed_steps(
+    plan: FineTunePlan,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    batches: Iterator[Batch],
+    recorder: StorageRecorder,
+    *,
+    on_cuda: bool,
+    on_phase: Callable[[Phase], None] = lambda _: None,
+) -> list[torch.Tensor]:
+    """Take two steps under a recorder and return their losses.
+
+    Two steps are enough: the optimizer's state first exists in the second. Of a longer gradient
+    accumulation the second step takes two micro-steps: from the second on, gradients stay alive
+    throughout. The first step takes one, because all it has to do is make the state.
+
+    Args:
+        plan: What is trained.
+        model: As :func:`trainer.build.prepare` returns it.
+        optimizer: Over ``parameters``.
+        parameters: The trained parameters.
+        batches: Yields micro-batches.
+        recorder: Active while this runs; the model's tensors are already claimed.
+        on_cuda: See :func:`trainer.step.training_step`.
+        on_phase: Told of every phase that begins.
+    """
+
+    def begin(phase: Phase) -> None:
+        recorder.mark(phase)
+        on_phase(phase)
+
+    hooks = StepHooks(
+        on_phase=begin,
+        on_inputs=lambda batch: recorder.claim(batch.values(), "activations"),
+        on_saved=lambda tensor: recorder.claim_saved(tensor, "activations"),
+    )
+    handles = [
+        parameter.register_post_accumulate_grad_hook(
+            lambda owner: recorder.claim([owner.grad], "gradients")
+        )
+        for parameter in parameters
+    ]
+    losses = []
+    for num_micro_steps in (1, min(plan.gradient_accumulation_steps, 2)):
+        loss = training_step(
+            plan,
+            model,
+            optimizer,
+            parameters,
+            batches,
+            num_micro_steps=num_micro_steps,
+            on_cuda=on_cuda,
+            hooks=hooks,
+        )
+        losses.append(loss)
+        for state in optimizer.state.values():
+            tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+            recorder.claim(tensors, "optimizer_states")
+    for handle in handles:
+        handle.remove()
+    return losses
+
+
+def components_at(peak: Peak) -> dict[Component, int | None]:
+    """Return every component's bytes at the peak, zero where there is none."""
+    return {component: peak.components_bytes.get(component, 0) for component in COMPONENTS}
+
+
+def phases_of(trace: Trace) -> dict[Phase, int | None]:
+    """Return the peak within each phase, None for a phase the trace does not show."""
+    peaks = trace.phase_peaks()
+    return {phase: peaks.get(phase) for phase in PHASES}

@@ -1,0 +1,176 @@
+"""The model as transformers and bitsandbytes lay it out, with no memory behind it (device meta)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from bitsandbytes.functional import QuantState
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.initialization import no_init_weights
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.quantizers.base import get_keys_to_not_convert
+
+from estimator.plan import FineTunePlan
+from estimator.problems import InputError, Problem
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+_BLOCKSIZE = 64  # weights that share one 4-bit scale (bitsandbytes' default)
+_NESTED_BLOCKSIZE = 256  # scales that share one second-level scale
+
+
+def transformers_config(config: dict[str, Any], name: str) -> Any:
+    """Return transformers' own configuration object for a config.json's content.
+
+    Raises:
+        InputError: transformers does not know the architecture, or refuses the values.
+    """
+    model_type = config["model_type"]
+    if model_type not in CONFIG_MAPPING_NAMES:
+        what = f"transformers knows no architecture {model_type!r}"
+        fix = "correct model_type in config.json, or update transformers"
+        raise InputError(Problem(name, what, fix=fix))
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        return AutoConfig.for_model(model_type, **values)
+    except (TypeError, ValueError, KeyError) as error:
+        what = f"transformers refuses this {model_type} configuration ({error})"
+        raise InputError(Problem(name, what, fix="correct config.json")) from error
+
+
+def quantization_config(plan: FineTunePlan) -> BitsAndBytesConfig | None:
+    """Return what ``from_pretrained`` is told about quantisation, None for no quantisation."""
+    if not plan.is_quantized:
+        return None
+    if plan.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=plan.quantization,
+        bnb_4bit_use_double_quant=plan.double_quant,
+        bnb_4bit_compute_dtype=DTYPES[plan.weights_dtype],
+    )
+
+
+def attention_implementation(plan: FineTunePlan) -> str:
+    """Return transformers' name for the plan's attention.
+
+    FlashAttention 2 runs through PyTorch's own build of the same kernels, so that neither the dry
+    run nor the probe needs the flash-attn package.
+    """
+    return "eager" if plan.attention == "eager" else "sdpa"
+
+
+def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> PreTrainedModel:
+    """Return the model on the meta device, its linear layers replaced where the plan quantises.
+
+    Args:
+        plan: What is trained, and how the frozen weights are stored.
+        config: transformers' configuration object.
+        name: The model's name, for problems.
+
+    Raises:
+        InputError: transformers has no causal language model for the configuration.
+    """
+    try:
+        with torch.device("meta"), no_init_weights():
+            model = AutoModelForCausalLM.from_config(
+                config,
+                dtype=DTYPES[plan.weights_dtype],
+                attn_implementation=attention_implementation(plan),
+            )
+    except (ValueError, ImportError) as error:
+        what = f"transformers cannot build it for training ({' '.join(str(error).split())[:200]})"
+        fix = "use another attention, or a causal language model"
+        raise InputError(Problem(name, what, fix=fix)) from error
+    model.tie_weights()  # skipped initialisation also skips tying
+    quantization = quantization_config(plan)
+    if quantization is not None:
+        skipped = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
+        replace_with_bnb_linear(model, skipped, quantization)
+        bits = 8 if plan.quantization == "int8" else 4
+        setattr(model, f"is_loaded_in_{bits}bit", True)  # what peft asks
+    return model
+
+
+def quantized_linears(model: torch.nn.Module) -> list[Any]:
+    """Return the modules whose weights bitsandbytes stores in 4 or 8 bits, in order."""
+    kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def pack_on_meta(model: torch.nn.Module, plan: FineTunePlan) -> None:
+    """Give every quantised linear on meta the packed shapes its real weight would have."""
+    for module in quantized_linears(model):
+        if isinstance(module, bnb.nn.Linear4bit):
+            _pack_4_bit(module, plan)
+        else:
+            _pack_8_bit(module)
+
+
+def _pack_4_bit(module: bnb.nn.Linear4bit, plan: FineTunePlan) -> None:
+    count = module.in_features * module.out_features
+    state = _quant_state(module, count, plan)
+    packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8, device="meta")
+    module.weight = bnb.nn.Params4bit(
+        packed,
+        requires_grad=False,
+        quant_state=state,
+        compress_statistics=plan.double_quant,
+        quant_type=plan.quantization,
+        module=module,
+        bnb_quantized=True,
+    )
+    module.quant_state = state
+
+
+def _quant_state(module: bnb.nn.Linear4bit, count: int, plan: FineTunePlan) -> QuantState:
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    blocks = -(-count // _BLOCKSIZE)
+    common = {
+        "shape": torch.Size((module.out_features, module.in_features)),
+        "code": empty(16),
+        "blocksize": _BLOCKSIZE,
+        "quant_type": plan.quantization,
+        "dtype": DTYPES[plan.weights_dtype],
+    }
+    if not plan.double_quant:
+        return QuantState(absmax=empty(blocks), **common)
+    second = QuantState(
+        absmax=empty(-(-blocks // _NESTED_BLOCKSIZE)),
+        code=empty(256),
+        blocksize=_NESTED_BLOCKSIZE,
+        dtype=torch.float32,
+    )
+    absmax = empty(blocks, dtype=torch.uint8)
+    return QuantState(absmax=absmax, offset=empty(), state2=second, **common)
+
+
+def _pack_8_bit(module: bnb.nn.Linear8bitLt) -> None:
+    shape = (module.out_features, module.in_features)
+    weight = bnb.nn.Int8Params(
+        torch.empty(shape, dtype=torch.int8, device="meta"),
+        requires_grad=False,
+        has_fp16_weights=False,
+    )
+    weight.CB = weight.data
+    weight.SCB = torch.empty(module.out_features, device="meta")
+    module.weight = weight
+
+
+def quantization_tensors(parameter: Any) -> list[torch.Tensor]:
+    """Return the tensors beside a quantised weight: scales, their scales, code books."""
+    state = getattr(parameter, "quant_state", None)
+    if state is None:
+        scale = getattr(parameter, "SCB", None)
+        return [] if scale is None else [scale]
+    tensors = [state.absmax, state.code]
+    if state.nested:
+        tensors += [state.offset, state.state2.absmax, state.state2.code]
+    return [tensor for tensor in tensors if tensor is not None]

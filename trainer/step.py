@@ -1,0 +1,110 @@
+"""One training step: the only place one is taken, by the dry run and by the probe alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from estimator.estimate import Phase
+from estimator.plan import FineTunePlan
+from trainer.skeleton import DTYPES
+
+Batch = dict[str, torch.Tensor]
+
+
+def _ignore(_: Any) -> None:
+    return None
+
+
+@dataclass(slots=True)
+class StepHooks:
+    """What an observer of a step is told; every hook does nothing by default."""
+
+    on_phase: Callable[[Phase], None] = _ignore
+    on_inputs: Callable[[Batch], None] = _ignore
+    on_saved: Callable[[torch.Tensor], None] | None = None
+    on_gradients: Callable[[torch.nn.Parameter], None] = _ignore
+
+
+def training_step(
+    plan: FineTunePlan,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    batches: Iterator[Batch],
+    *,
+    num_micro_steps: int,
+    on_cuda: bool,
+    hooks: StepHooks,
+) -> torch.Tensor:
+    """Take one optimizer step and return its mean loss (a scalar, detached).
+
+    The order is Hugging Face Trainer's: forward and loss under autocast, the model's outputs let
+    go of (unless ``keep_outputs``), backward, and after the last micro-batch clipping, the
+    optimizer and the gradients' release.
+
+    Args:
+        plan: Precision, loss, clipping and so on.
+        model: In training mode, as :func:`trainer.build.prepare` returns it.
+        optimizer: Over ``parameters``.
+        parameters: The trained parameters.
+        batches: Yields ``input_ids`` and ``labels``, with ``attention_mask`` where padded, all
+            of shape (micro_batch_size, seq_len).
+        num_micro_steps: How many micro-batches are accumulated.
+        on_cuda: Whether to clip as CUDA does, with the foreach kernels.
+        hooks: Who looks on.
+    """
+    total = None
+    for _ in range(num_micro_steps):
+        loss = _micro_step(plan, model, batches, num_micro_steps, hooks)
+        total = loss if total is None else total + loss
+    hooks.on_phase("optimizer")
+    if plan.max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm, foreach=on_cuda or None)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if total is None:
+        raise ValueError("num_micro_steps must be at least 1")
+    return total
+
+
+def _micro_step(
+    plan: FineTunePlan,
+    model: Any,
+    batches: Iterator[Batch],
+    num_micro_steps: int,
+    hooks: StepHooks,
+) -> torch.Tensor:
+    hooks.on_phase("forward")
+    batch = next(batches)
+    hooks.on_inputs(batch)
+    with _saved_tensors(hooks), _autocast(plan, batch["input_ids"].device):
+        outputs = model(**batch, use_cache=False)
+        loss = outputs.loss / num_micro_steps
+    if not plan.keep_outputs:
+        del outputs
+    hooks.on_phase("backward")
+    loss.backward()
+    return loss.detach()
+
+
+def _saved_tensors(hooks: StepHooks) -> contextlib.AbstractContextManager[Any]:
+    on_saved = hooks.on_saved
+    if on_saved is None:
+        return contextlib.nullcontext()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        on_saved(tensor)
+        return tensor
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+
+def _autocast(plan: FineTunePlan, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if plan.autocast_dtype == "none":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[plan.autocast_dtype])

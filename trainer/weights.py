@@ -1,0 +1,140 @@
+"""Three ways for weights to arrive: as fake tensors, at random, and from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForCausalLM
+from transformers.modeling_utils import PreTrainedModel
+
+from estimator.plan import FineTunePlan
+from trainer.skeleton import (
+    DTYPES,
+    attention_implementation,
+    quantization_config,
+    quantized_linears,
+)
+
+_STANDARD_DEVIATION = 0.02  # of random weights; transformers' default
+
+
+def fill_at_random(model: PreTrainedModel, plan: FineTunePlan, device: torch.device) -> None:
+    """Give a meta model real weights drawn at random, quantising each one as it arrives.
+
+    Memory and speed do not depend on a weight's value, so a probe needs no download.
+    """
+    dtype = DTYPES[plan.weights_dtype]
+    for module in quantized_linears(model):
+        _quantize_random(module, dtype, device)
+        module._is_hf_initialized = True
+    _replace_tensors(model, lambda tensor: torch.empty_like(tensor, device=device), only="meta")
+    model.tie_weights()
+    model.initialize_weights()
+
+
+def _quantize_random(module: Any, dtype: torch.dtype, device: torch.device) -> None:
+    shape = (module.out_features, module.in_features)
+    weight = torch.empty(shape, dtype=dtype, device=device).normal_(std=_STANDARD_DEVIATION)
+    if isinstance(module, bnb.nn.Linear4bit):
+        old = module.weight
+        module.weight = bnb.nn.Params4bit(
+            weight,
+            requires_grad=False,
+            compress_statistics=old.compress_statistics,
+            quant_type=old.quant_type,
+            module=module,
+        ).to(device)
+    else:
+        parameter = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+        module.weight = parameter.to(device)
+    if module.bias is not None:
+        module.bias = torch.nn.Parameter(
+            torch.zeros(module.out_features, dtype=dtype, device=device), requires_grad=False
+        )
+
+
+def load_pretrained(
+    folder: Path, config: Any, plan: FineTunePlan, device: torch.device
+) -> PreTrainedModel:
+    """Return the model with the safetensors weights of a local folder, as users load it."""
+    straight = plan.is_quantized or plan.device_map_load
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=DTYPES[plan.weights_dtype],
+        attn_implementation=attention_implementation(plan),
+        quantization_config=quantization_config(plan),
+        device_map={"": device} if straight else None,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    return model if straight else model.to(device)
+
+
+def to_fake(model: torch.nn.Module, mode: FakeTensorMode) -> None:
+    """Swap every meta tensor of a model for a fake one of device cpu, keeping ties.
+
+    Quantised weights become plain parameters that carry their ``quant_state``: bitsandbytes' own
+    parameter classes cannot wrap a fake tensor.
+    """
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            _fake_quant_state(state, mode)
+    _replace_tensors(model, lambda tensor: _fake(tensor, mode), only="meta")
+    for module in quantized_linears(model):
+        if isinstance(module, bnb.nn.Linear8bitLt):
+            module.state.has_fp16_weights = False
+            module.weight.CB = module.weight.data
+            module.weight.has_fp16_weights = False
+
+
+def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    with mode:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+
+
+def _fake_quant_state(state: Any, mode: FakeTensorMode) -> None:
+    state.absmax, state.code = _fake(state.absmax, mode), _fake(state.code, mode)
+    if state.nested:
+        state.offset = _fake(state.offset, mode)
+        state.state2.absmax = _fake(state.state2.absmax, mode)
+        state.state2.code = _fake(state.state2.code, mode)
+
+
+def _replace_tensors(
+    model: torch.nn.Module, replace: Callable[[torch.Tensor], torch.Tensor], *, only: str
+) -> None:
+    """Replace parameters, buffers and plain tensor attributes that lie on device ``only``."""
+    done: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keeps the old ones: ids stay unique
+
+    def once(old: torch.Tensor) -> torch.Tensor:
+        if id(old) not in done:
+            done[id(old)] = (_replaced(old, replace), old)
+        return done[id(old)][0]
+
+    for module in model.modules():
+        for holder in (module._parameters, module._buffers, vars(module)):
+            for name, value in list(holder.items()):
+                if isinstance(value, torch.Tensor) and value.device.type == only:
+                    holder[name] = once(value)
+
+
+def _replaced(old: torch.Tensor, replace: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    if not isinstance(old, torch.nn.Parameter):
+        return replace(old)
+    new = torch.nn.Parameter(replace(old), requires_grad=old.requires_grad)
+    for extra in ("quant_state", "SCB"):
+        value = getattr(old, extra, None)
+        if isinstance(value, torch.Tensor):
+            value = replace(value)
+        if value is not None:
+            setattr(new, extra, value)
+    if hasattr(old, "bnb_quantized"):
+        new.bnb_quantized = True
+    return new
