@@ -143,8 +143,8 @@ class MemoryEstimate(_Record):
         return GpuFit(name=gpu.name, memory_bytes=memory, fits=fits, headroom_bytes=headroom)
 
     def judged(self, gpus: tuple[Gpu, ...]) -> MemoryEstimate:
-        """Return this estimate with a verdict for each of ``gpus``."""
-        return self.model_copy(update={"gpus": tuple(self.fit(gpu) for gpu in gpus)})
+        """Return this estimate with a verdict for each of ``gpus``, each of them once."""
+        return self.model_copy(update={"gpus": tuple(map(self.fit, dict.fromkeys(gpus)))})
 
     def to_document(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""

@@ -15,7 +15,7 @@ from rich.text import Text
 from advisor.recommendation import Ranked, Recommendation
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
 from estimator.plan import FineTunePlan
-from reports.units import GIB, count, duration, gb, gib, percent
+from reports.units import GIB, UNKNOWN, count, duration, gb, gib, percent
 from trainer.results import OutOfMemory, ProbeResult
 
 _FIT_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
@@ -125,39 +125,48 @@ def advice(recommendation: Recommendation) -> RenderableType:
     table = _table("strategy", "score", "", right=(1,))
     for ranked in recommendation.ranking:
         table.add_row(ranked.title, f"{ranked.score:+.1f}", escape(_short(ranked)))
-    parts += ["", table, *_why(recommendation.ranking[0])]
-    for gate in recommendation.gates:
-        parts.append(_point(f"{gate.kind}: {gate.text} ({gate.source})"))
+    best = recommendation.ranking[0]
+    parts += [
+        table,
+        Text(f"Why {best.title[0].lower()}{best.title[1:]}", style="bold"),
+        _points((f"{why.points:+.1f}", f"{why.text} ({why.source})") for why in best.reasons),
+        "",
+    ]
+    others = [gate for gate in recommendation.gates if gate.kind != "block"]
+    parts.append(_points((gate.kind, f"{gate.text} ({gate.source})") for gate in others))
     if recommendation.what_would_change:
         parts += ["", Text("What would change the advice", style="bold")]
-        parts += [_point(flip.text) for flip in recommendation.what_would_change[:5]]
-    kept = f"{recommendation.stability:.0%}".replace("%", " %")
-    parts += ["", Text(f"Kept in {kept} of draws with perturbed rules.", style="dim")]
-    parts.append(Text(f"{recommendation.answered:.0%} of the questions answered.", style="dim"))
-    return Group(*parts)
+        parts.append(_points(("-", flip.text) for flip in recommendation.what_would_change[:5]))
+    kept, answered = _share(recommendation.stability), _share(recommendation.answered)
+    known = f"{answered} of the questions answered; the advice is kept in {kept} of draws "
+    return Group(*parts, "", Text(known + "with perturbed rules.", style="dim"))
 
 
 def _short(ranked: Ranked) -> str:
     return f"blocked: {ranked.blocked}" if ranked.blocked else ranked.summary
 
 
-def _why(best: Ranked) -> Iterable[RenderableType]:
-    yield Text(f"Why {best.title[0].lower()}{best.title[1:]}", style="bold")
-    for reason in best.reasons:
-        yield _point(f"{reason.points:+.1f}  {reason.text} ({reason.source})")
-    yield Text("")
+def _points(rows: Iterable[tuple[str, str]]) -> Table:
+    """Lines with a hanging indent after their mark."""
+    table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for mark, text in rows:
+        table.add_row(mark, Text(text))
+    return table
 
 
-def _point(text: str) -> RenderableType:
-    return Padding(Text(f"- {text}"), (0, 0, 0, 1))
+def _share(value: float) -> str:
+    return f"{value:.0%}".replace("%", " %")
 
 
 def _plan_line(plan: FineTunePlan, reading: MemoryEstimate) -> RenderableType:
     trained, total = reading.parameters.trainable, reading.parameters.total
-    share = f"{trained / total:.2%}".replace("%", " %") if total else ""
     return Group(
         Text(f"{plan.model}: {plan.method}, {_batch(plan)}", style="bold"),
-        Text(f"{count(total)} parameters, {count(trained)} trained ({share})"),
+        Text(
+            f"{count(total)} parameters, {count(trained)} trained ({trained / total * 100:.3g} %)"
+        ),
         Text(f"basis: {reading.basis}, in {duration(reading.seconds)}", style="dim"),
     )
 
@@ -173,7 +182,7 @@ def _components(reading: MemoryEstimate) -> Table:
         if size is None or size:
             share = (size or 0) / reading.peak_allocated_bytes
             bar = Text("█" * round(share * _BAR_CELLS), style="cyan")
-            shown = "" if size is None else f"{share:.0%}".replace("%", " %")
+            shown = "" if size is None else _share(share)
             table.add_row(kind.replace("_", " "), gib(size), shown, bar)
     table.columns[3].justify = "left"
     return table
@@ -237,7 +246,7 @@ def _assumptions(notes: Iterable[str]) -> RenderableType:
     notes = list(notes)
     if not notes:
         return Text("")
-    return Group("", Text("Assumed", style="bold"), *map(_point, notes))
+    return Group("", Text("Assumed", style="bold"), _points(("-", note) for note in notes))
 
 
 def _table(first: str, *others: str, right: tuple[int, ...] | None = None) -> Table:
@@ -254,8 +263,10 @@ def _peak(reading: MemoryEstimate | None) -> int | None:
 
 
 def _gib_cell(size_bytes: int | None) -> str:
-    return "not known" if size_bytes is None else f"{size_bytes / GIB:,.2f}"
+    if size_bytes is None:
+        return UNKNOWN
+    return f"{size_bytes / GIB:,.2f}" if size_bytes else "0"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "not known" if value is None else f"{value:,.{digits}f}"
+    return UNKNOWN if value is None else f"{value:,.{digits}f}"

@@ -21,8 +21,10 @@ def gib(size_bytes: int | None) -> str:
 
 
 def gb(size_bytes: int | None) -> str:
-    """Return a size in GB of 10^9 bytes (``107.8 GB``), as papers and vendors count."""
-    return UNKNOWN if size_bytes is None else f"{size_bytes / 10**9:,.1f} GB"
+    """Return a size in GB of 10^9 bytes (``107.8 GB``, ``112 GB``), as papers and vendors count."""
+    if size_bytes is None:
+        return UNKNOWN
+    return f"{size_bytes / 10**9:,.1f}".removesuffix(".0") + " GB"
 
 
 def count(number: int | None) -> str:

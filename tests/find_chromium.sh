@@ -1,0 +1,32 @@
+#!/bin/sh
+# Prints the path of a Chromium for the browser tests: one that is there, Playwright's own, or
+# Debian's package. Prints nothing where none can be had; the browser tests then skip.
+
+works() {
+    [ -n "$1" ] && timeout 30 "$1" --version >/dev/null 2>&1
+}
+
+found() {
+    echo "Browser tests use $1" >&2
+    echo "$1"
+    exit 0
+}
+
+playwright_path() {
+    .venv/bin/python -c 'from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright: print(playwright.chromium.executable_path)'
+}
+
+for name in "$TUNEPLAN_CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do
+    path=$(command -v "$name") && works "$path" && found "$path"
+done
+
+timeout 180 .venv/bin/playwright install chromium >&2
+path=$(playwright_path) && works "$path" && found "$path"
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update >&2 && apt-get install -y --no-install-recommends chromium >&2
+    path=$(command -v chromium) && works "$path" && found "$path"
+fi
+
+echo "NO BROWSER FOUND: the browser tests will be skipped. Install Chromium to run them." >&2
