@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -15,7 +14,8 @@ from rich.text import Text
 from advisor.recommendation import Ranked, Recommendation
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
 from estimator.plan import FineTunePlan
-from reports.units import GIB, UNKNOWN, count, duration, gb, gib, percent
+from reports.explain import full_states
+from reports.units import GIB, UNKNOWN, count, duration, gib, percent
 from trainer.results import OutOfMemory, ProbeResult
 
 _FIT_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
@@ -206,23 +206,7 @@ def _sums(reading: MemoryEstimate) -> Table:
 
 
 def _states_line(estimates: Sequence[MemoryEstimate]) -> RenderableType:
-    """The bytes per parameter that papers quote, beside the parameters there really are."""
-    full = next((one for one in estimates if one.plan.method == "full"), None)
-    if full is None or full.states_bytes is None or not full.parameters.total:
-        return Text("")
-    each = full.states_bytes / full.parameters.total
-    line = (
-        f"Full fine-tune: weights + gradients + optimizer states = {gb(full.states_bytes)} "
-        f"({gib(full.states_bytes)}), {each:.4g} bytes x {full.parameters.total:,} parameters."
-    )
-    name = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", full.plan.model.lower().rpartition("/")[2])
-    if name:
-        billions = float(name[1])
-        line += (
-            f" The textbook {gb(round(each * billions * 1e9))} counts {billions:g}e9 parameters, "
-            f"as the name rounds them."
-        )
-    return Padding(Text(line), (1, 0, 0, 0))
+    return Padding(Text(full_states(estimates) or ""), (1, 0, 0, 0))
 
 
 def _gpu_fits(estimates: Sequence[MemoryEstimate]) -> RenderableType:
