@@ -42,11 +42,13 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
     from trainer.runs import find_run
 
     found = find_run(run)
+    was_over = found.status().is_final
     status = launch.stop(found)
     document = {"id": found.id, **status.model_dump(mode="json")}
-    where = "" if status.is_final else f", asked to stop; its worker is on {status.host}"
-    sentence = f"{found.id}: {status.state}{where} {status.reason}".rstrip()
-    show(document, lambda: sentence, as_json)
+    sentence = f"{found.id}: {'already ' if was_over else ''}{status.state}. {status.reason}"
+    if not status.is_final:
+        sentence += f"It was asked to stop; its worker is on {status.host}."
+    show(document, sentence.rstrip, as_json)
 
 
 @app.command()
