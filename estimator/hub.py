@@ -71,12 +71,9 @@ def count_parameters(model_id: str) -> dict[str, int] | None:
         Counts by dtype (``{"BF16": 8030261248}``), or None where the model has no safetensors
         or the Hub does not say.
     """
+    from httpx2 import HTTPError  # what huggingface_hub speaks HTTP with
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HTTPError,
-        NotASafetensorsRepoError,
-        SafetensorsParsingError,
-    )
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
@@ -89,8 +86,9 @@ def count_parameters(model_id: str) -> dict[str, int] | None:
 
 def _answers(model_id: str) -> bool:
     """Whether the Hub can be asked at all: hf_hub_download tries for half a minute to find out."""
+    from httpx2 import HTTPError
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         get_hf_file_metadata(hf_hub_url(model_id, _CONFIG), timeout=TIMEOUT_SECONDS)

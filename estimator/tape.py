@@ -1,0 +1,296 @@
+"""A small autograd that keeps account of bytes instead of values.
+
+Operations are written down as PyTorch records them: what they return, what they keep for
+backward, what they need while they run. A storage lives exactly as long as Python refers to it,
+as in PyTorch, so the account follows from the way the step is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from estimator.estimate import Component
+
+Sizes = dict[Component, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is alive at one moment, in bytes by component."""
+
+    sizes: Sizes
+
+    @property
+    def total_bytes(self) -> int:
+        """All that is alive."""
+        return sum(self.sizes.values())
+
+    def plus(self, more: Sizes, times: int = 1) -> Moment:
+        """Return this moment with ``times`` as much of ``more`` alive as well."""
+        sums = dict(self.sizes)
+        for component, size in more.items():
+            sums[component] = sums.get(component, 0) + times * size
+        return Moment(sums)
+
+
+class Account:
+    """Counts the bytes alive and remembers the fullest moment since it was last asked."""
+
+    def __init__(self) -> None:
+        self.live: Sizes = {}
+        self._total = 0
+        self._top = 0
+        self._at_top: Sizes = {}
+
+    def born(self, component: Component, size: int) -> None:
+        """Count a storage that is born."""
+        self.live[component] = self.live.get(component, 0) + size
+        self._total += size
+
+    def died(self, component: Component, size: int) -> None:
+        """Count a storage that dies; only then can a fullest moment have passed."""
+        if self._total > self._top:
+            self._top, self._at_top = self._total, dict(self.live)
+        self.live[component] -= size
+        self._total -= size
+
+    def cut(self) -> Moment:
+        """Return the fullest moment since the last cut, and begin anew."""
+        if self._total > self._top:
+            self._at_top = dict(self.live)
+        moment = Moment(self._at_top)
+        self._top, self._at_top = self._total, dict(self.live)
+        return moment
+
+
+class Storage:
+    """Bytes that are alive while something refers to this object."""
+
+    __slots__ = ("account", "component", "size")
+
+    def __init__(self, account: Account, size: int, component: Component = "temporaries") -> None:
+        self.account = account
+        self.size = size
+        self.component: Component = component
+        account.born(component, size)
+
+    def __del__(self) -> None:
+        self.account.died(self.component, self.size)
+
+
+class Node:
+    """One operation in backward: whom its gradients go to, what it kept, what it needs.
+
+    ``targets`` are the nodes of its inputs, each with the size of the gradient and its component.
+    ``passes`` says that the gradient is handed on as it is, as an addition does.
+    """
+
+    __slots__ = ("extra", "grad", "passes", "saved", "targets")
+
+    def __init__(
+        self, inputs: Iterable[Value], saved: list[Storage], extra: int = 0, passes: bool = False
+    ) -> None:
+        self.targets: list[tuple[Node, int, Component]] = [
+            (one.node, one.size, one.kind) for one in inputs if one.node is not None
+        ]
+        self.saved = saved
+        self.extra = extra
+        self.passes = passes
+        self.grad: Storage | None = None
+
+    def receive(self, grad: Storage) -> None:
+        """Take a gradient; a later one is added to the first in place."""
+        if self.grad is None:
+            self.grad = grad
+
+    def run(self, tape: Tape) -> None:
+        """Turn the gradient that arrived into those of the inputs."""
+        grad, self.grad = self.grad, None
+        if grad is None:
+            return
+        if self.passes:
+            for node, size, kind in self.targets:
+                node.receive(grad if size == grad.size else Storage(tape.account, size, kind))
+            return
+        scratch = Storage(tape.account, self.extra)
+        made = [(node, Storage(tape.account, size, kind)) for node, size, kind in self.targets]
+        self.saved.clear()
+        del scratch, grad
+        while made:
+            node, storage = made.pop(0)
+            node.receive(storage)
+            del storage
+
+
+class Leaf(Node):
+    """Where gradients end: a trained weight, or an input that requires gradients.
+
+    Args:
+        uses: How many gradients will arrive (two for tied embeddings).
+        keeps: Whether their sum stays alive; not where it is added to one already there.
+        adds_in_place: Whether the sum takes the first one's place.
+    """
+
+    __slots__ = ("adds_in_place", "keeps", "uses")
+
+    def __init__(self, *, uses: int = 1, keeps: bool = False, adds_in_place: bool = True) -> None:
+        super().__init__((), [])
+        self.uses = uses
+        self.keeps = keeps
+        self.adds_in_place = adds_in_place
+
+    def receive(self, grad: Storage) -> None:
+        """Take one of the gradients that are to arrive."""
+        if self.grad is not None and not self.adds_in_place:
+            self.grad = Storage(grad.account, grad.size, grad.component)
+        super().receive(grad)
+        self.uses -= 1
+        if self.uses == 0 and not self.keeps:
+            self.grad = None
+
+
+class _Checkpoint(Node):
+    """A stretch that kept only its input: backward runs it forward again first."""
+
+    __slots__ = ("function", "value")
+
+    def __init__(self, function: Callable[[Value], Value], value: Value) -> None:
+        super().__init__((), [])
+        self.function = function
+        self.value = value
+
+    def run(self, tape: Tape) -> None:
+        grad, self.grad = self.grad, None
+        outer = self.value.node
+        entry = Leaf(uses=2, keeps=True) if outer else None
+        value = Value(self.value.count, self.value.itemsize, self.value.storage, entry)
+        del self.value
+        start = len(tape.nodes)
+        end = self.function(value).node
+        del value
+        if end and grad:
+            end.receive(grad)
+            del grad
+            tape.backward(start)
+        if outer and entry and entry.grad:
+            received, entry.grad = entry.grad, None
+            outer.receive(received)
+
+
+class Value:
+    """A tensor in the forward pass; one without a node does not require gradients.
+
+    ``storage`` is None for what is counted elsewhere: weights, and constants.
+    """
+
+    __slots__ = ("count", "itemsize", "kind", "node", "storage")
+
+    def __init__(
+        self, count: int, itemsize: int, storage: Storage | None, node: Node | None
+    ) -> None:
+        self.count = count
+        self.itemsize = itemsize
+        self.storage = storage
+        self.node = node
+        self.kind: Component = "temporaries"  # what its gradient counts as
+        if isinstance(node, Leaf) and node.keeps and storage is None:
+            self.kind = "gradients"
+        elif storage is not None and storage.component == "logits":
+            self.kind = "logits"
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.count * self.itemsize
+
+
+class Tape:
+    """Records operations forward, and runs them backward."""
+
+    def __init__(self) -> None:
+        self.account = Account()
+        self.nodes: list[Node] = []
+        self._records = True
+
+    def op(
+        self,
+        inputs: tuple[Value, ...],
+        count: int,
+        itemsize: int,
+        *,
+        saves: tuple[Value, ...] = (),
+        holds: tuple[Value, ...] = (),
+        saves_result: bool = False,
+        component: Component = "temporaries",
+        needs: int = 0,
+        backward_needs: int = 0,
+        passes: bool = False,
+    ) -> Value:
+        """Record an operation that makes a new tensor, and return it.
+
+        Args:
+            inputs: What it takes; those with a history get a gradient of their own size.
+            count: Elements of the result.
+            itemsize: Bytes of one of them.
+            saves: Values that backward wants: from here on they are activations.
+            holds: The same, but they stay what they are (16-bit copies of weights).
+            saves_result: Whether backward wants the result.
+            component: What the result is.
+            needs: Bytes that it takes and gives back while it runs.
+            backward_needs: The same, in backward.
+            passes: Whether backward hands the gradient on as it is.
+        """
+        scratch = Storage(self.account, needs)
+        result = Value(count, itemsize, Storage(self.account, count * itemsize, component), None)
+        del scratch
+        node = Node(inputs, [], backward_needs, passes)
+        if not node.targets:
+            return result
+        result.node = node
+        if self._records:
+            for value in (*saves, result) if saves_result else saves:
+                self._keep(node, value.storage)
+            node.saved += [value.storage for value in holds if value.storage]
+            self.nodes.append(node)
+        return result
+
+    def _keep(self, node: Node, storage: Storage | None) -> None:
+        if storage is None:
+            return
+        node.saved.append(storage)
+        if storage.component == "temporaries":
+            self.account.born("activations", storage.size)
+            self.account.died("temporaries", storage.size)
+            storage.component = "activations"
+
+    def cast(self, value: Value, itemsize: int) -> Value:
+        """Record a change of dtype, where there is one."""
+        if value.itemsize == itemsize:
+            return value
+        component = value.storage.component if value.storage else "temporaries"
+        kind = component if component == "logits" else "temporaries"
+        return self.op((value,), value.count, itemsize, component=kind)
+
+    def add(self, left: Value, right: Value) -> Value:
+        """Record an addition."""
+        itemsize = max(left.itemsize, right.itemsize)
+        return self.op((left, right), left.count, itemsize, passes=True)
+
+    def checkpoint(self, function: Callable[[Value], Value], value: Value) -> Value:
+        """Run ``function`` and keep only its input; backward will run it again."""
+        self._records = False
+        result = function(value)
+        self._records = True
+        if result.node is not None:
+            node = _Checkpoint(function, value)
+            if value.storage is not None:
+                self._keep(node, value.storage)
+            result.node = node
+            self.nodes.append(node)
+        return result
+
+    def backward(self, down_to: int = 0) -> None:
+        """Run what was recorded backward, the last first, until ``down_to`` nodes are left."""
+        while len(self.nodes) > down_to:
+            self.nodes.pop().run(self)
