@@ -29,7 +29,7 @@ _Constructor.add_constructor("tag:yaml.org,2002:int", _Constructor.construct_yam
 
 
 def _yaml() -> YAML:
-    yaml = YAML(typ="safe", pure=True)  # YAML 1.2: `no` is a word, not False
+    yaml: Any = YAML(typ="safe", pure=True)  # YAML 1.2: `no` is a word, not False
     yaml.Constructor = _Constructor
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # keep the order a person reads in

@@ -26,13 +26,15 @@ class Gpu(BaseModel):
 
     name: str = Field(min_length=1)
     memory_gib: float = Field(gt=0, le=100_000)
-    compute_capability: float | None = Field(8.0, ge=3, description="7.5 is Turing, 8.0 Ampere")
-    bandwidth_gb_per_second: float | None = Field(None, gt=0)
-    bf16_dense_tflops: float | None = Field(None, gt=0)
-    fp16_dense_tflops: float | None = Field(None, gt=0)
+    compute_capability: float | None = Field(
+        default=8.0, ge=3, description="7.5 is Turing, 8.0 Ampere"
+    )
+    bandwidth_gb_per_second: float | None = Field(default=None, gt=0)
+    bf16_dense_tflops: float | None = Field(default=None, gt=0)
+    fp16_dense_tflops: float | None = Field(default=None, gt=0)
     has_bf16: bool = True
-    common: bool = Field(False, description="shown where no GPU is asked for")
-    bundled: bool = Field(False, exclude=True)
+    common: bool = Field(default=False, description="shown where no GPU is asked for")
+    bundled: bool = Field(default=False, exclude=True)
     source: str = "described in the plan"
 
     @property

@@ -67,17 +67,17 @@ def _check_gpu(value: Any) -> Any:
 class Adapter(_Part):
     """The small trained part that a parameter-efficient method adds to the frozen model."""
 
-    r: int = Field(16, ge=1, le=8192, description="rank of LoRA's two matrices")
-    alpha: float = Field(32, gt=0, description="LoRA's scale is alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    r: int = Field(default=16, ge=1, le=8192, description="rank of LoRA's two matrices")
+    alpha: float = Field(default=32, gt=0, description="LoRA's scale is alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
     target_modules: Annotated[
         Literal["all-linear"] | tuple[str, ...], BeforeValidator(_check_target_modules)
-    ] = Field("all-linear", description="which linear layers get an adapter")
-    use_dora: bool = Field(False, description="learn the weights' magnitude separately")
-    use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
-    dtype: FloatType = Field("fp32", description="what the adapter is stored in")
+    ] = Field(default="all-linear", description="which linear layers get an adapter")
+    use_dora: bool = Field(default=False, description="learn the weights' magnitude separately")
+    use_rslora: bool = Field(default=False, description="scale by alpha / sqrt(r)")
+    dtype: FloatType = Field(default="fp32", description="what the adapter is stored in")
     num_virtual_tokens: int = Field(
-        20, ge=1, le=100_000, description="prompt_tuning and prefix_tuning only"
+        default=20, ge=1, le=100_000, description="prompt_tuning and prefix_tuning only"
     )
 
 
@@ -85,7 +85,7 @@ class Parallel(_Part):
     """How the step is spread over several GPUs."""
 
     strategy: Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"] = "none"
-    data_parallel_size: int = Field(1, ge=1, le=65_536)
+    data_parallel_size: int = Field(default=1, ge=1, le=65_536)
     offload: Literal["none", "cpu"] = "none"
 
 
@@ -94,8 +94,8 @@ class Data(_Part):
 
     path: str | None = None
     format: Literal["auto", "chat", "prompt_completion", "instruction", "text"] = "auto"
-    num_examples: int | None = Field(None, ge=1)
-    tokens_per_example: float | None = Field(None, gt=0)
+    num_examples: int | None = Field(default=None, ge=1)
+    tokens_per_example: float | None = Field(default=None, gt=0)
 
 
 class FineTunePlan(_Part):
@@ -108,31 +108,35 @@ class FineTunePlan(_Part):
     model: str = Field(min_length=1, description="Hub id, bundled id, folder or config.json")
     method: Method
     adapter: Adapter = Adapter()
-    num_trained_layers: int = Field(2, ge=1, description="last_layers only")
+    num_trained_layers: int = Field(default=2, ge=1, description="last_layers only")
     quantization: Literal["none", "nf4", "fp4", "int8"] = Field(
         default_factory=lambda data: "nf4" if data.get("method") == "qlora" else "none",
         description="how the frozen weights are stored; qlora implies nf4",
     )
-    double_quant: bool = Field(True, description="quantise the 4-bit scales again")
-    kbit_preparation: bool = Field(True, description="peft.prepare_model_for_kbit_training")
+    double_quant: bool = Field(default=True, description="quantise the 4-bit scales again")
+    kbit_preparation: bool = Field(default=True, description="peft.prepare_model_for_kbit_training")
     weights_dtype: FloatType = "bf16"
     autocast_dtype: Literal["none", "bf16", "fp16"] = "bf16"
     optimizer: Optimizer = "adamw_torch_fused"
-    max_grad_norm: float | None = Field(1.0, ge=0, description="0 or null: no clipping")
-    micro_batch_size: int = Field(1, ge=1, le=1_000_000)
-    gradient_accumulation_steps: int = Field(16, ge=1, le=1_000_000)
-    seq_len: int = Field(2048, ge=1, le=100_000_000)
-    padded: bool = Field(False, description="true: an attention mask is passed")
+    max_grad_norm: float | None = Field(default=1.0, ge=0, description="0 or null: no clipping")
+    micro_batch_size: int = Field(default=1, ge=1, le=1_000_000)
+    gradient_accumulation_steps: int = Field(default=16, ge=1, le=1_000_000)
+    seq_len: int = Field(default=2048, ge=1, le=100_000_000)
+    padded: bool = Field(default=False, description="true: an attention mask is passed")
     gradient_checkpointing: bool = True
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     attention_backend: Literal["auto", "flash", "efficient", "math"] = "auto"
     loss: Literal["default", "chunked", "liger"] = "default"
-    keep_outputs: bool = Field(False, description="true: logits stay alive through backward")
-    device_map_load: bool = Field(True, description="weights are loaded straight onto the GPU")
+    keep_outputs: bool = Field(
+        default=False, description="true: logits stay alive through backward"
+    )
+    device_map_load: bool = Field(
+        default=True, description="weights are loaded straight onto the GPU"
+    )
     parallel: Parallel = Parallel()
     gpu: Annotated[str | Gpu, BeforeValidator(_check_gpu)] = "RTX 4090"
     data: Data = Data()
-    epochs: float = Field(3, gt=0, le=10_000)
+    epochs: float = Field(default=3, gt=0, le=10_000)
 
     @model_validator(mode="after")
     def _check_contradictions(self) -> FineTunePlan:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-import bitsandbytes as bnb
-import peft
 import torch
-from transformers.modeling_utils import PreTrainedModel
 from transformers.optimization import Adafactor
 
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.skeleton import DTYPES
+from trainer.untyped import bnb, peft
 
 LEARNING_RATE = 1e-4
+"""Of every probe: how far a step goes has no bearing on its memory or time."""
+
 _CHECKPOINTING = {"use_reentrant": False}
 
 
-def prepare(base: PreTrainedModel, plan: FineTunePlan) -> Any:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A model ready to train, what is trained of it, and its optimizer."""
+
+    plan: FineTunePlan
+    model: Any
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+
+
+def prepare(base: Any, plan: FineTunePlan) -> Any:
     """Return the model made ready to train: checkpointing, k-bit preparation, adapter, freezing.
 
     Args:
@@ -46,7 +57,7 @@ def prepare(base: PreTrainedModel, plan: FineTunePlan) -> Any:
     return model
 
 
-def _add_adapter(base: PreTrainedModel, plan: FineTunePlan) -> Any:
+def _add_adapter(base: Any, plan: FineTunePlan) -> Any:
     try:
         model = peft.get_peft_model(base, _peft_config(plan), autocast_adapter_dtype=False)
     except ValueError as error:
@@ -60,7 +71,7 @@ def _add_adapter(base: PreTrainedModel, plan: FineTunePlan) -> Any:
     return model
 
 
-def _peft_config(plan: FineTunePlan) -> peft.PeftConfig:
+def _peft_config(plan: FineTunePlan) -> Any:
     adapter = plan.adapter
     targets: Any = adapter.target_modules
     targets = targets if targets == "all-linear" else list(targets)
@@ -68,7 +79,7 @@ def _peft_config(plan: FineTunePlan) -> peft.PeftConfig:
     if plan.method in ("lora", "qlora"):
         return peft.LoraConfig(
             r=adapter.r,
-            lora_alpha=adapter.alpha,  # pyright: ignore[reportArgumentType]  peft divides it: a float does
+            lora_alpha=adapter.alpha,
             lora_dropout=adapter.dropout,
             target_modules=targets,
             use_dora=adapter.use_dora,
@@ -82,7 +93,7 @@ def _peft_config(plan: FineTunePlan) -> peft.PeftConfig:
     return peft.PromptTuningConfig(num_virtual_tokens=adapter.num_virtual_tokens, **common)
 
 
-def _unfreeze(model: PreTrainedModel, plan: FineTunePlan) -> PreTrainedModel:
+def _unfreeze(model: Any, plan: FineTunePlan) -> Any:
     if plan.method == "full":
         return model
     names = [name for name, _ in model.named_parameters()]
@@ -111,35 +122,34 @@ def _last_layers(names: list[str], plan: FineTunePlan) -> Iterable[str]:
     return [name for name, match in layer_of.items() if int(match[1]) >= first]
 
 
-def trained_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters that get gradients, in the model's order."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def build_optimizer(
-    plan: FineTunePlan, parameters: list[torch.nn.Parameter], *, on_cuda: bool
-) -> torch.optim.Optimizer:
-    """Return the plan's optimizer, with the implementation a CUDA device would choose.
+def build_training(model: Any, plan: FineTunePlan, *, on_cuda: bool) -> Training:
+    """Return the training of a prepared model, with the optimizer that the plan names.
 
     Args:
-        plan: Names the optimizer.
-        parameters: What it steps.
+        model: As :func:`prepare` returns it, on its device.
+        plan: What is trained.
         on_cuda: Whether the step runs on CUDA or pretends to: there plain ``adamw_torch`` and
             ``sgd`` take their foreach implementation, which needs temporaries; on a CPU the loop.
     """
-    rate = {"lr": LEARNING_RATE}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return Training(plan, model, parameters, _optimizer(plan, parameters, on_cuda))
+
+
+def _optimizer(
+    plan: FineTunePlan, parameters: list[torch.nn.Parameter], on_cuda: bool
+) -> torch.optim.Optimizer:
     name = plan.optimizer.removeprefix("paged_")
     paged = name != plan.optimizer
     if name == "adamw_torch":
-        return torch.optim.AdamW(parameters, foreach=on_cuda, **rate)
+        return torch.optim.AdamW(parameters, foreach=on_cuda, lr=LEARNING_RATE)
     if name == "adamw_torch_foreach":
-        return torch.optim.AdamW(parameters, foreach=True, **rate)
+        return torch.optim.AdamW(parameters, foreach=True, lr=LEARNING_RATE)
     if name == "adamw_torch_fused":
-        return torch.optim.AdamW(parameters, fused=True, **rate)
+        return torch.optim.AdamW(parameters, fused=True, lr=LEARNING_RATE)
     if name == "sgd":
-        return torch.optim.SGD(parameters, foreach=on_cuda, **rate)
+        return torch.optim.SGD(parameters, foreach=on_cuda, lr=LEARNING_RATE)
     if name == "adafactor":
-        return Adafactor(parameters, scale_parameter=False, relative_step=False, **rate)
+        return Adafactor(parameters, scale_parameter=False, relative_step=False, lr=LEARNING_RATE)
     bits = 8 if name.endswith("8bit") else 32
     kind = bnb.optim.Lion if name.startswith("lion") else bnb.optim.AdamW
-    return kind(parameters, optim_bits=bits, is_paged=paged, **rate)
+    return kind(parameters, optim_bits=bits, is_paged=paged, lr=LEARNING_RATE)

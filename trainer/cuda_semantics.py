@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-import bitsandbytes as bnb
 import torch
 import torch.nn.functional as F  # noqa: N812  the name every PyTorch user knows
-from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import masking_utils
 
 from estimator.gpu_facts import attention_backend
 from estimator.plan import FineTunePlan
+from trainer.untyped import bnb
 
 _aten = torch.ops.aten
 
@@ -40,7 +39,7 @@ def fake_tensor_semantics() -> Iterator[None]:
             optimizer.name2qmap[name] = torch.empty(256)
 
     with (
-        mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda _: None),
+        mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None),
         mock.patch.object(table, "fill_qmap", fill_with_fakes),
     ):
         yield
@@ -93,11 +92,11 @@ class CudaSemantics:
             grouped=enable_gqa and key.shape[1] != query.shape[1],
         )
         self.attention_calls[backend] += 1
-        scale = head_dim**-0.5 if scale is None else scale
+        factor = head_dim**-0.5 if scale is None else scale
         if backend == "flash":
-            return _flash(query, key, value, dropout_p, is_causal, scale)
+            return _flash(query, key, value, dropout_p, is_causal, factor)
         if backend == "efficient":
-            return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
+            return _efficient(query, key, value, attn_mask, dropout_p, is_causal, factor)
         with torch.autocast("cpu", enabled=False):  # CUDA casts once, at the door
             return _aten._scaled_dot_product_attention_math(
                 query,
@@ -106,7 +105,7 @@ class CudaSemantics:
                 attn_mask,
                 dropout_p,
                 is_causal,
-                scale=scale,
+                scale=factor,
                 enable_gqa=enable_gqa,
             )[0]
 
@@ -200,15 +199,15 @@ def _matmul_8_bit(
     A: torch.Tensor,  # noqa: N803  bitsandbytes' own name
     B: torch.Tensor,  # noqa: N803
     out: torch.Tensor | None = None,
-    state: MatmulLtState | None = None,
+    state: Any = None,
     threshold: float = 0.0,
     bias: torch.Tensor | None = None,
 ) -> Any:
     """Traced without outliers: how many columns are kept in 16 bits depends on values."""
     del threshold
-    state = state or MatmulLtState()
+    state = state or bnb.MatmulLtState()
     state.threshold = 0.0
-    return MatMul8bitLt.apply(A, B, out, bias, state)
+    return bnb.autograd._functions.MatMul8bitLt.apply(A, B, out, bias, state)
 
 
 class _KernelTemporaries(TorchDispatchMode):

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, Literal
 
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from estimator.allocator import replay, smallest_capacity
 from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import context_bytes, cublas_workspace_bytes
@@ -21,21 +24,15 @@ from estimator.gpus import common_gpus
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan, parse_plan
 from estimator.problems import InputError
+from trainer.build import build_training, prepare
+from trainer.cuda_semantics import CudaSemantics, fake_tensor_semantics
+from trainer.loading import record_load
+from trainer.observe import components_at, observed_steps, phases_of
 from trainer.quiet import quiet_libraries
-
-quiet_libraries()
-
-import torch  # noqa: E402  after the libraries were told to be quiet
-from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
-
-from trainer.build import build_optimizer, prepare, trained_parameters  # noqa: E402
-from trainer.cuda_semantics import CudaSemantics, fake_tensor_semantics  # noqa: E402
-from trainer.loading import record_load  # noqa: E402
-from trainer.observe import components_at, observed_steps, phases_of  # noqa: E402
-from trainer.recorder import StorageRecorder  # noqa: E402
-from trainer.skeleton import build_skeleton, pack_on_meta, transformers_config  # noqa: E402
-from trainer.step import Batch  # noqa: E402
-from trainer.weights import to_fake  # noqa: E402
+from trainer.recorder import StorageRecorder
+from trainer.skeleton import build_skeleton, pack_on_meta, transformers_config
+from trainer.step import Batch
+from trainer.weights import to_fake
 
 Progress = Callable[[str], None]
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -67,31 +64,28 @@ def dry_run(
     config = transformers_config(facts.config, plan.model)
     base = build_skeleton(plan, config, plan.model)
     pack_on_meta(base, plan)
-    num_base = _num_parameters(base, plan)
+    num_base = _num_parameters(base)
     model = prepare(base, plan)
     mode = FakeTensorMode()
     to_fake(model, mode)
-    parameters = trained_parameters(model)
     recorder = StorageRecorder(vocab_size=config.get_text_config().vocab_size)
     semantics = CudaSemantics(plan)
     with mode, fake_tensor_semantics():
         record_load(recorder, model, plan, straight=on_cuda and plan.device_map_load)
-        optimizer = build_optimizer(plan, parameters, on_cuda=on_cuda)
+        training = build_training(model, plan, on_cuda=on_cuda)
         workspaces = _Workspaces(recorder, cublas_workspace_bytes(plan.gpu_spec), on_progress)
         with recorder, semantics.active() if on_cuda else contextlib.nullcontext():
-            observed_steps(
-                plan,
-                model,
-                optimizer,
-                parameters,
+            for _ in observed_steps(
+                training,
                 _fake_batches(plan),
                 recorder,
                 on_cuda=on_cuda,
                 on_phase=workspaces.enter if on_cuda else lambda _: None,
-            )
+            ):
+                pass
     on_progress("replaying the allocator")
     counts = ParameterCounts(
-        total=num_base, trainable=sum(parameter.numel() for parameter in parameters)
+        total=num_base, trainable=sum(parameter.numel() for parameter in training.parameters)
     )
     return _estimate(plan, recorder, counts, device, semantics, started)
 
@@ -159,7 +153,7 @@ def _assumptions(
         yield f"{plan.gpu_spec.name} has no bf16 arithmetic: it runs slowly; fp16 is usual there."
 
 
-def _num_parameters(base: Any, plan: FineTunePlan) -> int:
+def _num_parameters(base: Any) -> int:
     """Count the model's parameters as it is published: packed weights by their real shape."""
     total = 0
     for parameter in base.parameters():
@@ -196,23 +190,24 @@ def _fake_batches(plan: FineTunePlan) -> Iterator[Batch]:
         del ids, batch
 
 
+def _tell(text: str) -> None:
+    sys.stderr.write(f"progress: {text}\n")
+    sys.stderr.flush()
+
+
 def main() -> int:
     """Read a plan on stdin, print its estimate on stdout."""
+    quiet_libraries()
     request = json.load(sys.stdin)
-    device = request["device"]
     try:
         plan = parse_plan(request["plan"])
-        result = dry_run(
-            plan,
-            device=device,
-            on_progress=lambda text: print(f"progress: {text}", file=sys.stderr, flush=True),
-        )
+        result = dry_run(plan, device=request["device"], on_progress=_tell)
     except InputError as error:
         fields = ("where", "what", "allowed", "fix")
         problems = [{name: getattr(one, name) for name in fields} for one in error.problems]
         json.dump({"problems": problems}, sys.stdout)
         return 2
-    print(result.model_dump_json())
+    sys.stdout.write(result.model_dump_json())
     return 0
 
 

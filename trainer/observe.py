@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
 from estimator.estimate import COMPONENTS, PHASES, Component, Phase
 from estimator.plan import FineTunePlan
 from estimator.trace import Peak, Trace
+from trainer.build import Training
 from trainer.recorder import StorageRecorder
-from trainer.skeleton import quantization_tensors
 from trainer.step import Batch, StepHooks, training_step
-
-
-def claim_model(recorder: StorageRecorder, model: torch.nn.Module, plan: FineTunePlan) -> None:
-    """Say of every tensor of a model what it is for."""
-    for parameter in model.parameters():
-        recorder.claim([parameter], parameter_component(parameter, plan))
-        recorder.claim(quantization_tensors(parameter), "quantization_state")
-    recorder.claim(model.buffers(), "weights")
 
 
 def parameter_component(parameter: torch.nn.Parameter, plan: FineTunePlan) -> Component:
@@ -29,29 +20,23 @@ def parameter_component(parameter: torch.nn.Parameter, plan: FineTunePlan) -> Co
 
 
 def observed_steps(
-    plan: FineTunePlan,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
+    training: Training,
     batches: Iterator[Batch],
     recorder: StorageRecorder,
     *,
     on_cuda: bool,
     on_phase: Callable[[Phase], None] = lambda _: None,
-) -> list[torch.Tensor]:
-    """Take two steps under a recorder and return their losses.
+) -> Iterator[torch.Tensor]:
+    """Take two steps under a recorder and yield their losses.
 
     Two steps are enough: the optimizer's state first exists in the second. Of a longer gradient
     accumulation the second step takes two micro-steps: from the second on, gradients stay alive
     throughout. The first step takes one, because all it has to do is make the state.
 
     Args:
-        plan: What is trained.
-        model: As :func:`trainer.build.prepare` returns it.
-        optimizer: Over ``parameters``.
-        parameters: The trained parameters.
+        training: Model, trained parameters and optimizer; the model's tensors are claimed.
         batches: Yields micro-batches.
-        recorder: Active while this runs; the model's tensors are already claimed.
+        recorder: Active while this runs.
         on_cuda: See :func:`trainer.step.training_step`.
         on_phase: Told of every phase that begins.
     """
@@ -69,27 +54,23 @@ def observed_steps(
         parameter.register_post_accumulate_grad_hook(
             lambda owner: recorder.claim([owner.grad], "gradients")
         )
-        for parameter in parameters
+        for parameter in training.parameters
     ]
-    losses = []
-    for num_micro_steps in (1, min(plan.gradient_accumulation_steps, 2)):
+    for num_micro_steps in (1, micro_steps_taken(training.plan)):
         loss = training_step(
-            plan,
-            model,
-            optimizer,
-            parameters,
-            batches,
-            num_micro_steps=num_micro_steps,
-            on_cuda=on_cuda,
-            hooks=hooks,
+            training, batches, num_micro_steps=num_micro_steps, on_cuda=on_cuda, hooks=hooks
         )
-        losses.append(loss)
-        for state in optimizer.state.values():
+        for state in training.optimizer.state.values():
             tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
             recorder.claim(tensors, "optimizer_states")
+        yield loss
     for handle in handles:
         handle.remove()
-    return losses
+
+
+def micro_steps_taken(plan: FineTunePlan) -> int:
+    """Return how many micro-steps stand for the plan's gradient accumulation: at most two."""
+    return min(plan.gradient_accumulation_steps, 2)
 
 
 def components_at(peak: Peak) -> dict[Component, int | None]:

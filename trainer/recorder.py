@@ -14,6 +14,9 @@ from torch.utils._pytree import tree_iter
 from estimator.estimate import Component, Phase
 from estimator.trace import Trace
 
+_UNTRACED = -1
+"""The number of a storage that was born after tracing stopped."""
+
 
 class StorageRecorder(TorchDispatchMode):
     """A dispatch mode under which every storage that is born is written into a trace.
@@ -34,6 +37,10 @@ class StorageRecorder(TorchDispatchMode):
         self.trace = Trace()
         self._vocab_size = vocab_size
         self._device_type = device_type
+        self._tracing = True
+        self._phase: Phase | None = None
+        self.live_bytes = 0
+        self.peak_bytes = 0
         self._numbers: dict[int, int] = {}
         self._claimed: set[int] = set()
 
@@ -45,26 +52,43 @@ class StorageRecorder(TorchDispatchMode):
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
                 self._record(value)
-        if func is torch.ops.aten._to_copy.default:
+        if self._tracing and func is torch.ops.aten._to_copy.default:
             self._claim_copy(args[0], result)
         return result
 
+    def reset_peak(self) -> None:
+        """Begin a new ``peak_bytes`` at what is alive now."""
+        self.peak_bytes = self.live_bytes
+
+    def stop_tracing(self) -> None:
+        """Write no more into the trace; go on counting live bytes."""
+        self._tracing = False
+
     def mark(self, phase: Phase) -> None:
         """Record that ``phase`` begins."""
+        self._phase = phase
         self.trace.mark(phase)
 
     def claim(self, tensors: Iterable[torch.Tensor | None], component: Component) -> None:
         """Say what the storages of some tensors are for; the last claim holds."""
         for tensor in tensors:
             if tensor is not None:
-                for number in self._record(tensor):
-                    self.trace.components[number] = component
-                    self._claimed.add(number)
+                self._claim(self._record(tensor), component)
 
     def claim_saved(self, tensor: torch.Tensor, component: Component) -> None:
         """Say what a storage is for that autograd keeps, unless something has claimed it."""
-        for number in self._record(tensor):
-            if number not in self._claimed and self.trace.components[number] == "temporaries":
+        unclaimed = [
+            number
+            for number in self._record(tensor)
+            if self._tracing
+            and number not in self._claimed
+            and self.trace.components[number] == "temporaries"
+        ]
+        self._claim(unclaimed, component)
+
+    def _claim(self, numbers: Iterable[int], component: Component) -> None:
+        if self._tracing:
+            for number in numbers:
                 self.trace.components[number] = component
                 self._claimed.add(number)
 
@@ -82,14 +106,31 @@ class StorageRecorder(TorchDispatchMode):
             key = storage._cdata
             number = self._numbers.get(key)
             if number is None:
-                wide = tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size
-                number = self.trace.born(storage.size(), "logits" if wide else "temporaries")
+                number = self._born(tensor, storage.size())
                 self._numbers[key] = number
-                weakref.finalize(storage, self._died, key, number).atexit = False
+                ended = weakref.finalize(storage, self._died, key, number, storage.size())
+                ended.atexit = False
             numbers.append(number)
         return numbers
 
-    def _died(self, key: int, number: int) -> None:
+    def _born(self, tensor: torch.Tensor, size: int) -> int:
+        self.live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        if not self._tracing:
+            return _UNTRACED
+        return self.trace.born(size, self._first_guess(tensor))
+
+    def _first_guess(self, tensor: torch.Tensor) -> Component:
+        """What a storage is for, until something claims it."""
+        if tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size:
+            return "logits"
+        # Only checkpointing computes with gradients enabled while backward runs.
+        recomputed = self._phase == "backward" and torch.is_grad_enabled()
+        return "activations" if recomputed else "temporaries"
+
+    def _died(self, key: int, number: int, size: int) -> None:
         if self._numbers.get(key) == number:
             del self._numbers[key]
-        self.trace.died(number)
+        self.live_bytes -= size
+        if self._tracing:
+            self.trace.died(number)

@@ -29,9 +29,9 @@ class ProbeRequest(_Record):
 
     plan: FineTunePlan
     data_path: str | None = None
-    num_steps: int = Field(6, ge=2, le=100_000)
+    num_steps: int = Field(default=6, ge=2, le=100_000)
     device: Device = "auto"
-    memory_limit_gib: float | None = Field(None, gt=0)
+    memory_limit_gib: float | None = Field(default=None, gt=0)
 
 
 class Change(_Record):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
-from bitsandbytes.functional import QuantState
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.initialization import no_init_weights
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
+from trainer.untyped import bnb, transformers
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -30,25 +26,25 @@ def transformers_config(config: dict[str, Any], name: str) -> Any:
         InputError: transformers does not know the architecture, or refuses the values.
     """
     model_type = config["model_type"]
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES:
         what = f"transformers knows no architecture {model_type!r}"
         fix = "correct model_type in config.json, or update transformers"
         raise InputError(Problem(name, what, fix=fix))
     values = {key: value for key, value in config.items() if key != "model_type"}
     try:
-        return AutoConfig.for_model(model_type, **values)
+        return transformers.AutoConfig.for_model(model_type, **values)
     except (TypeError, ValueError, KeyError) as error:
         what = f"transformers refuses this {model_type} configuration ({error})"
         raise InputError(Problem(name, what, fix="correct config.json")) from error
 
 
-def quantization_config(plan: FineTunePlan) -> BitsAndBytesConfig | None:
+def quantization_config(plan: FineTunePlan) -> Any:
     """Return what ``from_pretrained`` is told about quantisation, None for no quantisation."""
     if not plan.is_quantized:
         return None
     if plan.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=plan.quantization,
         bnb_4bit_use_double_quant=plan.double_quant,
@@ -65,7 +61,7 @@ def attention_implementation(plan: FineTunePlan) -> str:
     return "eager" if plan.attention == "eager" else "sdpa"
 
 
-def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> PreTrainedModel:
+def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
     """Return the model on the meta device, its linear layers replaced where the plan quantises.
 
     Args:
@@ -78,7 +74,7 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> PreTrainedMode
     """
     try:
         with torch.device("meta"), no_init_weights():
-            model = AutoModelForCausalLM.from_config(
+            model = transformers.AutoModelForCausalLM.from_config(
                 config,
                 dtype=DTYPES[plan.weights_dtype],
                 attn_implementation=attention_implementation(plan),
@@ -112,7 +108,7 @@ def pack_on_meta(model: torch.nn.Module, plan: FineTunePlan) -> None:
             _pack_8_bit(module)
 
 
-def _pack_4_bit(module: bnb.nn.Linear4bit, plan: FineTunePlan) -> None:
+def _pack_4_bit(module: Any, plan: FineTunePlan) -> None:
     count = module.in_features * module.out_features
     state = _quant_state(module, count, plan)
     packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8, device="meta")
@@ -128,7 +124,7 @@ def _pack_4_bit(module: bnb.nn.Linear4bit, plan: FineTunePlan) -> None:
     module.quant_state = state
 
 
-def _quant_state(module: bnb.nn.Linear4bit, count: int, plan: FineTunePlan) -> QuantState:
+def _quant_state(module: Any, count: int, plan: FineTunePlan) -> Any:
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
@@ -141,18 +137,18 @@ def _quant_state(module: bnb.nn.Linear4bit, count: int, plan: FineTunePlan) -> Q
         "dtype": DTYPES[plan.weights_dtype],
     }
     if not plan.double_quant:
-        return QuantState(absmax=empty(blocks), **common)
-    second = QuantState(
+        return bnb.functional.QuantState(absmax=empty(blocks), **common)
+    second = bnb.functional.QuantState(
         absmax=empty(-(-blocks // _NESTED_BLOCKSIZE)),
         code=empty(256),
         blocksize=_NESTED_BLOCKSIZE,
         dtype=torch.float32,
     )
     absmax = empty(blocks, dtype=torch.uint8)
-    return QuantState(absmax=absmax, offset=empty(), state2=second, **common)
+    return bnb.functional.QuantState(absmax=absmax, offset=empty(), state2=second, **common)
 
 
-def _pack_8_bit(module: bnb.nn.Linear8bitLt) -> None:
+def _pack_8_bit(module: Any) -> None:
     shape = (module.out_features, module.in_features)
     weight = bnb.nn.Int8Params(
         torch.empty(shape, dtype=torch.int8, device="meta"),

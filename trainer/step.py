@@ -11,6 +11,7 @@ import torch
 
 from estimator.estimate import Phase
 from estimator.plan import FineTunePlan
+from trainer.build import Training
 from trainer.skeleton import DTYPES
 
 Batch = dict[str, torch.Tensor]
@@ -31,10 +32,7 @@ class StepHooks:
 
 
 def training_step(
-    plan: FineTunePlan,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
+    training: Training,
     batches: Iterator[Batch],
     *,
     num_micro_steps: int,
@@ -48,42 +46,34 @@ def training_step(
     optimizer and the gradients' release.
 
     Args:
-        plan: Precision, loss, clipping and so on.
-        model: In training mode, as :func:`trainer.build.prepare` returns it.
-        optimizer: Over ``parameters``.
-        parameters: The trained parameters.
+        training: Model, trained parameters and optimizer.
         batches: Yields ``input_ids`` and ``labels``, with ``attention_mask`` where padded, all
             of shape (micro_batch_size, seq_len).
-        num_micro_steps: How many micro-batches are accumulated.
+        num_micro_steps: How many micro-batches are accumulated, at least one.
         on_cuda: Whether to clip as CUDA does, with the foreach kernels.
         hooks: Who looks on.
     """
-    total = None
-    for _ in range(num_micro_steps):
-        loss = _micro_step(plan, model, batches, num_micro_steps, hooks)
-        total = loss if total is None else total + loss
+    losses = [
+        _micro_step(training, batches, num_micro_steps, hooks) for _ in range(num_micro_steps)
+    ]
     hooks.on_phase("optimizer")
-    if plan.max_grad_norm:
-        torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm, foreach=on_cuda or None)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if total is None:
-        raise ValueError("num_micro_steps must be at least 1")
-    return total
+    limit = training.plan.max_grad_norm
+    if limit:
+        torch.nn.utils.clip_grad_norm_(training.parameters, limit, foreach=on_cuda or None)
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    return torch.stack(losses).sum()
 
 
 def _micro_step(
-    plan: FineTunePlan,
-    model: Any,
-    batches: Iterator[Batch],
-    num_micro_steps: int,
-    hooks: StepHooks,
+    training: Training, batches: Iterator[Batch], num_micro_steps: int, hooks: StepHooks
 ) -> torch.Tensor:
+    plan = training.plan
     hooks.on_phase("forward")
     batch = next(batches)
     hooks.on_inputs(batch)
     with _saved_tensors(hooks), _autocast(plan, batch["input_ids"].device):
-        outputs = model(**batch, use_cache=False)
+        outputs = training.model(**batch, use_cache=False)
         loss = outputs.loss / num_micro_steps
     if not plan.keep_outputs:
         del outputs

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM
-from transformers.modeling_utils import PreTrainedModel
 
 from estimator.plan import FineTunePlan
 from trainer.skeleton import (
@@ -19,11 +16,12 @@ from trainer.skeleton import (
     quantization_config,
     quantized_linears,
 )
+from trainer.untyped import bnb, transformers
 
 _STANDARD_DEVIATION = 0.02  # of random weights; transformers' default
 
 
-def fill_at_random(model: PreTrainedModel, plan: FineTunePlan, device: torch.device) -> None:
+def fill_at_random(model: Any, plan: FineTunePlan, device: torch.device) -> None:
     """Give a meta model real weights drawn at random, quantising each one as it arrives.
 
     Memory and speed do not depend on a weight's value, so a probe needs no download.
@@ -58,12 +56,10 @@ def _quantize_random(module: Any, dtype: torch.dtype, device: torch.device) -> N
         )
 
 
-def load_pretrained(
-    folder: Path, config: Any, plan: FineTunePlan, device: torch.device
-) -> PreTrainedModel:
+def load_pretrained(folder: Path, config: Any, plan: FineTunePlan, device: torch.device) -> Any:
     """Return the model with the safetensors weights of a local folder, as users load it."""
     straight = plan.is_quantized or plan.device_map_load
-    model = AutoModelForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
         dtype=DTYPES[plan.weights_dtype],
@@ -113,13 +109,18 @@ def _replace_tensors(
     """Replace parameters, buffers and plain tensor attributes that lie on device ``only``."""
     done: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keeps the old ones: ids stay unique
 
-    def once(old: torch.Tensor) -> torch.Tensor:
+    def once(old: torch.Tensor) -> Any:
         if id(old) not in done:
             done[id(old)] = (_replaced(old, replace), old)
         return done[id(old)][0]
 
     for module in model.modules():
-        for holder in (module._parameters, module._buffers, vars(module)):
+        holders: tuple[dict[str, Any], ...] = (
+            module._parameters,
+            module._buffers,
+            vars(module),
+        )
+        for holder in holders:
             for name, value in list(holder.items()):
                 if isinstance(value, torch.Tensor) and value.device.type == only:
                     holder[name] = once(value)
@@ -128,7 +129,7 @@ def _replace_tensors(
 def _replaced(old: torch.Tensor, replace: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     if not isinstance(old, torch.nn.Parameter):
         return replace(old)
-    new = torch.nn.Parameter(replace(old), requires_grad=old.requires_grad)
+    new: Any = torch.nn.Parameter(replace(old), requires_grad=old.requires_grad)
     for extra in ("quant_state", "SCB"):
         value = getattr(old, extra, None)
         if isinstance(value, torch.Tensor):

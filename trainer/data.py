@@ -1,0 +1,153 @@
+"""Examples in a file → batches of tokens, every one of the plan's full shape."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from estimator.plan import FineTunePlan
+from estimator.problems import InputError, Problem
+from trainer.step import Batch
+
+IGNORED = -100
+"""The label of a token that the loss leaves out (PyTorch's cross entropy ignores it)."""
+
+_MAX_PROBLEMS = 20
+_SHAPES = '{"text"}, {"prompt", "completion"} or {"messages": [{"role", "content"}]}'
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example: what is given, and what is to be learned."""
+
+    prompt: str
+    completion: str
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Return the examples of a JSONL file.
+
+    Each line is ``{"text"}``, ``{"prompt", "completion"}`` or ``{"messages"}`` whose last one
+    is the assistant's.
+
+    Raises:
+        InputError: The file cannot be read, holds nothing, or has broken lines; each is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
+        raise InputError(Problem(str(path), what, fix="name a UTF-8 JSONL file")) from error
+    examples, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            examples.append(_example(json.loads(line)))
+        except json.JSONDecodeError as error:
+            what = f"is not JSON ({error.msg} at column {error.colno})"
+            problems.append(Problem(where, what, _SHAPES, "correct or remove the line"))
+        except (KeyError, TypeError, IndexError, ValueError):
+            what = "does not have the shape of an example"
+            problems.append(Problem(where, what, _SHAPES, "correct or remove the line"))
+    if problems:
+        raise InputError(problems[:_MAX_PROBLEMS])
+    if not examples:
+        raise InputError(Problem(str(path), "holds no examples", _SHAPES, "add some lines"))
+    return examples
+
+
+def _example(row: Any) -> Example:
+    if "messages" in row:
+        *before, last = row["messages"]
+        if last["role"] != "assistant":
+            raise ValueError
+        prompt = "".join(f"{message['role']}: {message['content']}\n" for message in before)
+        return Example(f"{prompt}assistant: ", _text(last["content"]))
+    if "text" in row:
+        return Example("", _text(row["text"]))
+    return Example(f"{_text(row['prompt'])}\n", _text(row["completion"]))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value
+
+
+def example_batches(
+    examples: list[Example], tokenizer: Any, plan: FineTunePlan, device: torch.device
+) -> Iterator[Batch]:
+    """Yield batches of examples for ever, all of shape (micro_batch_size, seq_len).
+
+    Prompts are not learned. Packed, examples follow each other until a row is full; padded, each
+    row is one example, cut at ``seq_len``, and an attention mask is passed.
+
+    Args:
+        examples: At least one.
+        tokenizer: Hugging Face's, with an end-of-sequence token.
+        plan: Tells the shape and whether rows are padded.
+        device: Where the batches go.
+    """
+    tokens = [_tokens(example, tokenizer) for example in examples]
+    rows = _padded(tokens, plan.seq_len) if plan.padded else _packed(tokens, plan.seq_len)
+    while True:
+        chosen = list(itertools.islice(rows, plan.micro_batch_size))
+        columns = [torch.tensor(column, device=device) for column in zip(*chosen, strict=True)]
+        names = ("input_ids", "labels", "attention_mask")
+        yield dict(zip(names, columns, strict=False))
+
+
+def _tokens(example: Example, tokenizer: Any) -> tuple[list[int], list[int]]:
+    prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
+    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+    completion = [*completion, tokenizer.eos_token_id]
+    return prompt + completion, [IGNORED] * len(prompt) + completion
+
+
+def _packed(
+    tokens: list[tuple[list[int], list[int]]], seq_len: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    stream = zip(
+        itertools.cycle(_flat(ids for ids, _ in tokens)),
+        itertools.cycle(_flat(labels for _, labels in tokens)),
+        strict=True,
+    )
+    while True:
+        ids, labels = zip(*itertools.islice(stream, seq_len), strict=True)
+        yield list(ids), list(labels)
+
+
+def _flat(lists: Iterable[list[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(lists))
+
+
+def _padded(
+    tokens: list[tuple[list[int], list[int]]], seq_len: int
+) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    for ids, labels in itertools.cycle(tokens):
+        missing = max(0, seq_len - len(ids))
+        yield (
+            ids[:seq_len] + [0] * missing,
+            labels[:seq_len] + [IGNORED] * missing,
+            [1] * (seq_len - missing) + [0] * missing,
+        )
+
+
+def random_batches(plan: FineTunePlan, vocab_size: int, device: torch.device) -> Iterator[Batch]:
+    """Yield batches of random tokens for ever: what a probe without data runs on."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (plan.micro_batch_size, plan.seq_len)
+    while True:
+        ids = torch.randint(vocab_size, shape, generator=generator).to(device)
+        batch = {"input_ids": ids, "labels": ids.clone()}
+        if plan.padded:
+            batch["attention_mask"] = torch.ones_like(ids)
+        yield batch

@@ -1,0 +1,122 @@
+"""The device a probe runs on: which one, how much of it, and what it says when it runs short."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import pynvml
+import torch
+
+from estimator.estimate import Phase
+from estimator.gpus import GIB
+from estimator.problems import InputError, Problem
+from trainer.results import Device, OutOfMemory
+
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """Return the device to run on; ``auto`` is the first CUDA GPU, else the CPU.
+
+    Raises:
+        InputError: CUDA is asked for and there is none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        what = "cuda, but PyTorch finds no CUDA GPU on this machine"
+        fix = "run `tuneplan doctor`, or use --device cpu"
+        raise InputError(Problem("--device", what, "auto, cpu", fix))
+    return torch.device("cuda", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much memory there is, and how much of it was taken before the probe began."""
+
+    device: torch.device
+    capacity_bytes: int
+    used_before_bytes: int | None
+
+    def context_bytes(self, reserved_bytes: int) -> int | None:
+        """Return what the process takes of the GPU outside the allocator, None if unknown.
+
+        The difference of the driver's own readings, so another process that grows meanwhile
+        would be counted in.
+        """
+        used = driver_used_bytes(self.device)
+        if used is None or self.used_before_bytes is None:
+            return None
+        return max(0, used - self.used_before_bytes - reserved_bytes)
+
+    def shortage(self, error: RuntimeError, phase: Phase) -> OutOfMemory | None:
+        """Return what an out-of-memory error says, None if the error is another one."""
+        message = str(error)
+        on_cpu = "DefaultCPUAllocator" in message or "can't allocate memory" in message
+        if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
+            return None
+        match = _REQUESTED.search(message)
+        allocated = None
+        if self.device.type == "cuda":
+            allocated = torch.cuda.memory_allocated(self.device)
+        return OutOfMemory(
+            phase=phase,
+            requested_bytes=round(float(match[1]) * _UNITS[match[2]]) if match else None,
+            allocated_bytes=allocated,
+            capacity_bytes=self.capacity_bytes,
+            message=message.splitlines()[0],
+        )
+
+
+@contextlib.contextmanager
+def limited_memory(
+    device: torch.device, limit_gib: float | None, used_before_bytes: int | None
+) -> Iterator[Limits]:
+    """Let the process take no more than ``limit_gib`` of the device, or than is free.
+
+    On a CPU the bound is on top of what the process already holds; without a limit it is what
+    the machine has left, so that the worker is told no before the system kills it.
+
+    Args:
+        device: CUDA or CPU.
+        limit_gib: The bound, or None for what the device has.
+        used_before_bytes: :func:`driver_used_bytes` before CUDA was first touched.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        capacity = total if limit_gib is None else min(total, round(limit_gib * GIB))
+        torch.cuda.set_per_process_memory_fraction(capacity / total, device)
+        yield Limits(device, capacity, used_before_bytes)
+        return
+    available = psutil.virtual_memory().available
+    capacity = available if limit_gib is None else min(available, round(limit_gib * GIB))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    held = _data_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (held + capacity, before[1]))
+    try:
+        yield Limits(device, capacity, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _data_bytes() -> int:
+    """Private writable memory of this process, which is what RLIMIT_DATA bounds."""
+    return psutil.Process().memory_info().data
+
+
+def driver_used_bytes(device: torch.device) -> int | None:
+    """Return what all processes use of a GPU, None on a CPU or where the driver is silent."""
+    if device.type == "cpu":
+        return None
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    except pynvml.NVMLError:
+        return None

@@ -1,0 +1,230 @@
+"""The probe: a plan's own training step, taken for real and laid beside its estimates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
+from estimator.fit import changes_that_fit
+from estimator.gpus import GIB, Gpu, common_gpus
+from estimator.memory import NoFormula, read_formula
+from estimator.models import ResolvedModel, resolve_model
+from estimator.plan import FineTunePlan
+from estimator.problems import InputError, Problem
+from trainer.build import build_training, prepare
+from trainer.data import example_batches, random_batches, read_examples
+from trainer.device import Limits, choose_device, driver_used_bytes, limited_memory
+from trainer.dryrun import PACKAGES, dry_run
+from trainer.measure import Measurement, measure_steps
+from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
+from trainer.skeleton import build_skeleton, transformers_config
+from trainer.step import Batch
+from trainer.untyped import transformers
+from trainer.weights import fill_at_random, load_pretrained
+
+Weights = Literal["random", "pretrained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Who looks on while a probe runs, and may ask it to stop."""
+
+    on_activity: Callable[[str], None]
+    on_step: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+
+
+def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
+    """Estimate a plan in both ways, then train for some steps and measure.
+
+    Out of memory is a result: it says what was asked, what was there and what would fit.
+
+    Args:
+        request: The plan, data, number of steps, device and memory limit.
+        observer: Is told of progress.
+
+    Raises:
+        InputError: The plan, the model, the data or the device cannot be used.
+    """
+    device = choose_device(request.device)
+    used_before_bytes = driver_used_bytes(device)
+    plan = _plan_here(request.plan, device)
+    facts = resolve_model(plan.model)
+    batches, data = _batches(request, plan, facts, device)
+    observer.on_activity("formula")
+    formula, refusal = _formula(plan)
+    observer.on_activity("dry run")
+    dry = dry_run(plan, device="cuda" if device.type == "cuda" else "cpu")
+    weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
+    beside: dict[str, Any] = {
+        "plan": plan,
+        "device": device.type,
+        "device_name": _device_name(device),
+        "weights": weights,
+        "data": data,
+        "dry_run": dry,
+        "formula": formula,
+        "formula_refusal": refusal,
+        "software": {package: version(package) for package in PACKAGES},
+    }
+    reached: dict[str, Phase] = {"phase": "load"}
+    with limited_memory(device, request.memory_limit_gib, used_before_bytes) as limits:
+        try:
+            measured = _measure(request, plan, facts, weights, batches, device, observer, reached)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            shortage = _out_of_memory(error, plan, limits, reached["phase"])
+            if shortage is None:
+                raise
+            return ProbeResult(**beside, out_of_memory=shortage)
+    measurement, seconds = measured
+    return ProbeResult(
+        **beside,
+        measured=_measured_estimate(plan, measurement, dry.parameters, device, limits, seconds),
+        num_steps=len(measurement.losses),
+        first_loss=measurement.losses[0],
+        last_loss=measurement.losses[-1],
+        step_seconds_median=measurement.step_seconds_median,
+        tokens_per_second=measurement.tokens_per_second,
+        stopped_early=measurement.stopped_early,
+    )
+
+
+def _plan_here(plan: FineTunePlan, device: torch.device) -> FineTunePlan:
+    """The plan on the GPU that is really there: its generation decides kernels."""
+    if device.type == "cpu":
+        return plan
+    properties = torch.cuda.get_device_properties(device)
+    gpu = Gpu(
+        name=properties.name,
+        memory_gib=properties.total_memory / GIB,
+        compute_capability=float(f"{properties.major}.{properties.minor}"),
+        source="this machine's driver",
+    )
+    return plan.changed(gpu=gpu)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _formula(plan: FineTunePlan) -> tuple[MemoryEstimate | None, str]:
+    try:
+        return read_formula(plan), ""
+    except NoFormula as refusal:
+        return None, refusal.reason
+
+
+def _has_weights(folder: Path | None) -> bool:
+    return folder is not None and any(folder.glob("*.safetensors"))
+
+
+def _batches(
+    request: ProbeRequest, plan: FineTunePlan, facts: ResolvedModel, device: torch.device
+) -> tuple[Iterator[Batch], str]:
+    """Return the probe's batches and what they are made of, in words."""
+    path = request.data_path or plan.data.path
+    if path is None:
+        vocab_size = transformers_config(facts.config, plan.model).get_text_config().vocab_size
+        return random_batches(plan, vocab_size, device), "random tokens"
+    examples = read_examples(Path(path))
+    if facts.folder is None or not (facts.folder / "tokenizer_config.json").exists():
+        what = f"there is no tokenizer on this machine for {plan.model}"
+        fix = "set model to a folder with its tokenizer, or leave the data out"
+        raise InputError(Problem("model", what, fix=fix))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(facts.folder, local_files_only=True)
+    told = f"{len(examples)} examples of {Path(path).name}"
+    return example_batches(examples, tokenizer, plan, device), told
+
+
+def _measure(
+    request: ProbeRequest,
+    plan: FineTunePlan,
+    facts: ResolvedModel,
+    weights: Weights,
+    batches: Iterator[Batch],
+    device: torch.device,
+    observer: Observer,
+    reached: dict[str, Phase],
+) -> tuple[Measurement, float]:
+    started = time.perf_counter()
+    observer.on_activity(f"building the model ({weights} weights)")
+    torch.manual_seed(0)
+    config = transformers_config(facts.config, plan.model)
+    if weights == "pretrained" and facts.folder is not None:
+        base = load_pretrained(facts.folder, config, plan, device)
+    else:
+        base = build_skeleton(plan, config, plan.model)
+        fill_at_random(base, plan, device)
+    model = prepare(base, plan).to(device)
+    training = build_training(model, plan, on_cuda=device.type == "cuda")
+    measurement = measure_steps(
+        training,
+        batches,
+        device,
+        num_steps=request.num_steps,
+        on_step=observer.on_step,
+        on_phase=lambda phase: reached.update(phase=phase),
+        should_stop=observer.should_stop,
+    )
+    return measurement, time.perf_counter() - started
+
+
+def _measured_estimate(
+    plan: FineTunePlan,
+    measurement: Measurement,
+    counts: ParameterCounts,
+    device: torch.device,
+    limits: Limits,
+    seconds: float,
+) -> MemoryEstimate:
+    reserved = measurement.peak_reserved_bytes
+    context = None if reserved is None else limits.context_bytes(reserved)
+    estimate = MemoryEstimate(
+        basis="measured",
+        plan=plan,
+        parameters=counts,
+        components_bytes=measurement.components_bytes,
+        phases_bytes=measurement.phases_bytes,
+        peak_phase=measurement.peak_phase,
+        peak_allocated_bytes=measurement.peak_allocated_bytes,
+        peak_reserved_bytes=reserved,
+        context_bytes=context,
+        total_bytes=None if reserved is None or context is None else reserved + context,
+        assumptions=tuple(_assumptions(plan, device)),
+        device="cuda" if device.type == "cuda" else "cpu",
+        software={package: version(package) for package in PACKAGES},
+        seconds=seconds,
+    )
+    return estimate.judged((plan.gpu_spec, *common_gpus())) if reserved else estimate
+
+
+def _assumptions(plan: FineTunePlan, device: torch.device) -> Iterator[str]:
+    if device.type == "cuda":
+        yield "Allocated and reserved are the peaks of PyTorch's caching allocator on this GPU."
+    else:
+        yield "Allocated is the sum of all live tensor storages; a CPU has no reserved memory."
+        yield "Times on a CPU include the recording, and say nothing about a GPU."
+    if plan.gradient_accumulation_steps > 2:
+        yield "Each step took two micro-steps: more of them need time, and no more memory."
+
+
+def _out_of_memory(
+    error: RuntimeError, plan: FineTunePlan, limits: Limits, phase: Phase
+) -> OutOfMemory | None:
+    """Return what ran short, or None where the error is about something else."""
+    shortage = limits.shortage(error, phase)
+    if shortage is None:
+        return None
+    found = changes_that_fit(plan, shortage.capacity_bytes) if shortage.capacity_bytes else ()
+    changes = tuple(
+        Change(override=change.override, peak_allocated_bytes=change.peak_allocated_bytes)
+        for change in found
+    )
+    return shortage.model_copy(update={"changes": changes})
