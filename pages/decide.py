@@ -1,0 +1,137 @@
+"""Decide: the questionnaire, and beside it what the answers so far point to."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from advisor.answers import Answers
+from advisor.recommend import recommend
+from advisor.recommendation import GateFound, Ranked, Reason, Recommendation
+from pages.ui import charts, show
+from pages.ui.navigation import ESTIMATE, ensure_routed
+from pages.ui.questionnaire import ask, example_picker
+from pages.ui.state import carry_method
+
+ensure_routed()
+
+_GATE_WORDS = {"block": "Rules out", "prerequisite": "First", "note": "Good to know"}
+
+
+@st.cache_data(ttl=3600, max_entries=256, show_spinner=False)
+def advice(answers: Answers) -> Recommendation:
+    """Return the advice for some answers."""
+    return recommend(answers)
+
+
+def page() -> None:
+    """Show the questions beside the advice."""
+    st.title("Decide")
+    st.markdown("Answer what you know and leave the rest: the advice follows every answer.")
+    example_picker()
+    form, result = st.columns([1, 1], gap="large")
+    with form:
+        answers = ask()
+    with result:
+        show_advice(advice(answers))
+
+
+def show_advice(found: Recommendation) -> None:
+    """Show what to do, how sure that is, and everything that it rests on."""
+    choice = found.recommendation
+    st.subheader(found.sentence, anchor=False)
+    if not found.answered:
+        st.caption("Nothing is answered yet: this is where everybody starts.")
+    st.markdown(f"**Do now:** {show.plain(choice.do_now)}")
+    for text in (found.method_reason, *found.addon_reasons):
+        if text:
+            st.markdown(show.plain(text))
+    offer_estimate(found)
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Questions answered", f"{found.answered:.0%}", width="content")
+        st.metric(
+            "Stability",
+            f"{found.stability:.0%}",
+            help="How often this strategy stays the best when every rule's weight is redrawn.",
+            width="content",
+        )
+    show_scores(found.ranking)
+    why, gates, change = st.tabs(["Why", "Conditions", "What would change it"])
+    with why:
+        show_reasons(found.ranking)
+    with gates:
+        show_gates(found.gates)
+    with change:
+        lines = [f"- {show.plain(flip.text)}" for flip in found.what_would_change]
+        st.markdown("\n".join(lines) or "No single other answer changes the strategy.")
+
+
+def offer_estimate(found: Recommendation) -> None:
+    """Offer the way on, with the recommended method where there is one."""
+    method = found.recommendation.method
+    if method is None:
+        st.page_link(
+            ESTIMATE,
+            label="No training is advised. See what it would need all the same",
+            icon=":material/memory:",
+        )
+    elif st.button(
+        f"Estimate this: {show.method_name(method)}",
+        type="primary",
+        icon=":material/arrow_forward:",
+    ):
+        carry_method(method)
+        st.switch_page(ESTIMATE)
+
+
+def show_scores(ranking: tuple[Ranked, ...]) -> None:
+    """Show every strategy's score as a bar, those ruled out without one."""
+    scores = {one.title: None if one.blocked else one.score for one in ranking}
+    words = ", ".join(
+        f"{title} {'ruled out' if score is None else f'{score:.1f}'}"
+        for title, score in scores.items()
+    )
+    st.plotly_chart(
+        charts.score_bars(scores),
+        key="scores",
+        config=charts.CONFIG,
+        alt=f"Scores of the strategies: {words}.",
+    )
+
+
+def show_reasons(ranking: tuple[Ranked, ...]) -> None:
+    """Show the sum behind each score, the best one's first and open."""
+    for place, one in enumerate(ranking):
+        with st.expander(f"{one.title}: {one.score:.1f}", expanded=place == 0):
+            st.markdown(show.plain(one.summary))
+            if one.blocked:
+                st.markdown(f":red[Ruled out:] {show.plain(one.blocked)}")
+            st.markdown("\n".join(_reason_line(reason) for reason in one.reasons))
+
+
+def _reason_line(reason: Reason) -> str:
+    where = source(reason.source, reason.url)
+    return (
+        f"- **{reason.points:+.1f}** {show.plain(reason.text)} "
+        f":gray[{reason.rule}, {reason.evidence}:] {where}"
+    )
+
+
+def show_gates(gates: tuple[GateFound, ...]) -> None:
+    """Show what no score can outweigh."""
+    if not gates:
+        st.markdown("Nothing is ruled out, and nothing has to come first.")
+    for gate in gates:
+        names = ", ".join(gate.strategies) or "all"
+        step = f" {show.plain(gate.step)}" if gate.step else ""
+        st.markdown(
+            f"- **{_GATE_WORDS[gate.kind]}** ({show.plain(names)}): {show.plain(gate.text)}"
+            f"{step} {source(gate.source, gate.url)}"
+        )
+
+
+def source(name: str, url: str | None) -> str:
+    """Return a source as a link where it has an address."""
+    return f"[{show.plain(name)}]({url})" if url else show.plain(name)
+
+
+page()

@@ -1,0 +1,128 @@
+"""The charts. Colours come from the theme, in the fixed order of the memory components."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from estimator.estimate import COMPONENTS, MemoryEstimate
+from estimator.gpus import GIB, Gpu
+
+_LINE_COLOR = "#8a939c"
+_MOST_POINTS = 500
+_LABEL_WIDTH = 22
+_CATEGORIES = {"autorange": "reversed", "title": None, "tickfont": {"size": 13}}
+_LEGEND_BELOW = {
+    "orientation": "h",
+    "xref": "container",
+    "x": 0,
+    "yref": "container",
+    "y": 0,
+    "yanchor": "bottom",
+    "traceorder": "normal",
+    "entrywidth": 104,
+    "font": {"size": 12},
+}
+
+CONFIG = {"displayModeBar": False}
+"""What every chart is shown with."""
+
+
+def memory_bars(rows: Sequence[tuple[str, MemoryEstimate]], gpus: Iterable[Gpu]) -> go.Figure:
+    """Return one stacked bar per labelled estimate, by component, with GPU memory as lines.
+
+    Bars are the peak of allocated memory in GiB. Only capacities near the bars are drawn.
+    """
+    figure = go.Figure()
+    labels = [label.replace(" · ", "<br>") for label, _ in rows]  # narrow, for a phone
+    for component in COMPONENTS:
+        sizes = [(estimate.components_bytes.get(component) or 0) / GIB for _, estimate in rows]
+        name = component.replace("_", " ")
+        figure.add_bar(
+            y=labels,
+            x=sizes,
+            name=name,
+            orientation="h",
+            showlegend=any(sizes),
+            hovertemplate=f"%{{y}}<br>{name}: %{{x:.2f}} GiB<extra></extra>",
+        )
+    longest = max(estimate.peak_allocated_bytes for _, estimate in rows) / GIB
+    for capacity in _capacities(gpus, longest):
+        figure.add_vline(
+            x=capacity,
+            line={"color": _LINE_COLOR, "dash": "dot", "width": 1.5},
+            annotation={"text": f"{capacity:g} GiB", "textangle": -90, "font": {"size": 12}},
+            annotation_position="top",
+        )
+    figure.update_layout(
+        barmode="stack",
+        height=210 + 44 * len(rows),
+        margin={"l": 0, "r": 12, "t": 52, "b": 100},
+        xaxis={"rangemode": "tozero", "ticksuffix": " GiB", "nticks": 6},
+        yaxis=_CATEGORIES,
+        legend=_LEGEND_BELOW,
+    )
+    return figure
+
+
+def _capacities(gpus: Iterable[Gpu], longest_gib: float) -> list[float]:
+    """Return the memory sizes worth a line: up to the first above the longest bar, not crowded."""
+    chosen: list[float] = []
+    for size in sorted({gpu.memory_gib for gpu in gpus}):
+        if chosen and size - chosen[-1] < 0.07 * longest_gib:
+            continue
+        chosen.append(size)
+        if size > longest_gib:
+            break
+    return [size for size in chosen if size < 2.5 * longest_gib]
+
+
+def score_bars(scores: Mapping[str, float | None]) -> go.Figure:
+    """Return one bar per strategy, best first; a blocked strategy (None) has no bar."""
+    names = [
+        "<br>".join(textwrap.wrap(name, _LABEL_WIDTH, break_on_hyphens=False)) for name in scores
+    ]
+    known = [score if score is not None else 0 for score in scores.values()]
+    texts = ["ruled out" if score is None else f"{score:.1f}" for score in scores.values()]
+    bars = go.Bar(
+        y=names, x=known, text=texts, orientation="h", textposition="outside", hoverinfo="skip"
+    )
+    figure = go.Figure(bars)
+    figure.update_layout(
+        height=60 + 40 * len(names),
+        margin={"l": 0, "r": 12, "t": 4, "b": 0},
+        xaxis={"title": "score: the sum of its reasons", "range": _room_for_text(known)},
+        yaxis=_CATEGORIES,
+        showlegend=False,
+    )
+    return figure
+
+
+def _room_for_text(values: Sequence[float]) -> tuple[float, float]:
+    """Return an axis range in which the words beside the bars are not cut off."""
+    lowest, highest = min(0, *values), max(0, *values)
+    width = max(highest - lowest, 1)
+    return (lowest - 0.18 * width if lowest < 0 else 0, highest + 0.25 * width)
+
+
+def curve(steps: Sequence[int], values: Sequence[float | None], title: str) -> go.Figure:
+    """Return one value over the steps of a run; long runs are thinned to what a screen shows."""
+    stride = max(1, -(-len(steps) // _MOST_POINTS))
+    figure = go.Figure(
+        go.Scatter(
+            x=steps[::stride],
+            y=values[::stride],
+            mode="lines+markers" if len(steps) <= 60 else "lines",
+            hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=220,
+        margin={"l": 0, "r": 12, "t": 8, "b": 0},
+        xaxis={"title": "step", "rangemode": "tozero", "tickformat": "d"},
+        yaxis={"title": title},
+        showlegend=False,
+    )
+    return figure

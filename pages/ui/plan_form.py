@@ -1,0 +1,129 @@
+"""The form that describes a plan. Each widget is bound to the address: a link opens it filled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import streamlit as st
+
+from estimator.catalogue import bundled_models, find_bundled_model
+from estimator.gpus import bundled_gpus
+from estimator.plan import Optimizer
+from pages.ui.show import METHOD_NAMES, method_name
+from reports.units import count
+
+METHODS = tuple(METHOD_NAMES)
+
+TINY_MODEL = "examples/tiny-llama"
+
+_PROJECT = Path(__file__).parents[2]
+_TINY_DATA = "examples/questions.jsonl"
+_FIRST_MODEL = "meta-llama/Llama-2-7b-hf"
+_FIRST_GPU = "RTX 4090"
+_PRECISIONS = {"mixed": ("fp32", "bf16"), "pure bf16": ("bf16", "none")}
+
+
+def plan_document() -> dict[str, Any]:
+    """Show the form and return the plan document that it describes, not yet checked."""
+    models = [*(card.id for card in bundled_models()), TINY_MODEL]
+    model = st.selectbox(
+        "Model",
+        models,
+        index=models.index(_FIRST_MODEL),
+        accept_new_options=True,
+        placeholder="Choose, or type a Hub id or a local path",
+        help="A bundled model, any `owner/name` on the Hugging Face Hub, or the path of a folder "
+        "or config.json on this machine. Of the Hub only the configuration is read.",
+        key="model",
+        bind="query-params",
+    )
+    st.caption(_about(model))
+    method = st.segmented_control(
+        "Method",
+        METHODS,
+        default="qlora",
+        required=True,
+        format_func=method_name,
+        help="The method of the plan that you carry on. All three are compared in any case.",
+        key="method",
+        bind="query-params",
+    )
+    precision = st.selectbox(
+        "Precision",
+        list(_PRECISIONS),
+        help="Mixed: fp32 weights, computed in bf16; a full fine-tune with AdamW then takes 16 "
+        "bytes a parameter. Pure bf16: weights and arithmetic in bf16.",
+        key="precision",
+        bind="query-params",
+    )
+    left, right = st.columns(2)
+    seq_len = left.number_input(
+        "Sequence length",
+        1,
+        value=512,
+        step=256,
+        help="Tokens in one training example.",
+        key="seq_len",
+        bind="query-params",
+    )
+    micro_batch_size = right.number_input(
+        "Micro batch",
+        1,
+        value=1,
+        help="Examples in one forward pass on one GPU.",
+        key="micro_batch_size",
+        bind="query-params",
+    )
+    gpu = st.selectbox(
+        "GPU",
+        names := [gpu.name for gpu in bundled_gpus()],
+        index=names.index(_FIRST_GPU),
+        key="gpu",
+        bind="query-params",
+    )
+    with st.expander("More settings"):
+        lora_r = st.number_input(
+            "LoRA rank r",
+            1,
+            value=16,
+            help="The adapter's size grows with it. Only LoRA and QLoRA have an adapter.",
+            key="lora_r",
+            bind="query-params",
+        )
+        gradient_checkpointing = st.toggle(
+            "Gradient checkpointing",
+            value=True,
+            help="Recompute activations in the backward pass: less memory, about a third slower.",
+            key="gradient_checkpointing",
+            bind="query-params",
+        )
+        optimizer = st.selectbox(
+            "Optimizer",
+            names := get_args(Optimizer),
+            index=names.index("adamw_torch_fused"),
+            key="optimizer",
+            bind="query-params",
+        )
+    weights_dtype, autocast_dtype = _PRECISIONS[precision]
+    is_tiny = model == TINY_MODEL
+    return {
+        "model": str(_PROJECT / TINY_MODEL) if is_tiny else model or "",
+        "method": method,
+        "adapter": {"r": lora_r, "alpha": 2 * lora_r},
+        "weights_dtype": weights_dtype,
+        "autocast_dtype": autocast_dtype,
+        "optimizer": optimizer,
+        "micro_batch_size": micro_batch_size,
+        "seq_len": seq_len,
+        "gradient_checkpointing": gradient_checkpointing,
+        "gpu": gpu,
+        "data": {"path": str(_PROJECT / _TINY_DATA)} if is_tiny else {},
+    }
+
+
+def _about(model: str | None) -> str:
+    if model == TINY_MODEL:
+        return "Llama-shaped and small: its probe runs on any CPU."
+    card = find_bundled_model(model or "")
+    return f"{card.family}, {count(card.parameters)} parameters, {card.license}" if card else ""

@@ -1,0 +1,70 @@
+"""The questionnaire as widgets, a theme at a time."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import streamlit as st
+
+from advisor.answers import Answers
+from advisor.questions import Question, questions
+from advisor.scenario import load_answers, published_cases
+
+_SUPPORT_BOT = Path(__file__).parents[2] / "examples" / "support-bot.yaml"
+_FIRST_EXAMPLE = "A support bot in the voice of the brand"
+
+
+def example_picker() -> None:
+    """Offer bundled examples whose answers can be started from, and a way to start over."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        title = st.selectbox("Start from an example", _titles(), key="example", width=380)
+        st.button("Load", on_click=_fill, args=(title,))
+        st.button("Clear all answers", on_click=_set, args=({},))
+
+
+def _titles() -> list[str]:
+    return [_FIRST_EXAMPLE, *(case.title for case in published_cases())]
+
+
+def _fill(title: str) -> None:
+    cases = {case.title: case.answers for case in published_cases()}
+    _set(cases[title] if title in cases else load_answers(_SUPPORT_BOT))
+
+
+def _set(answers: Answers) -> None:
+    for question in questions():
+        nothing = [] if question.many else None
+        st.session_state[_key(question)] = answers.get(question.id, nothing)
+
+
+def ask() -> Answers:
+    """Show every question and return the answers so far; what is not answered is left out."""
+    sections = [
+        (title, list(group)) for title, group in groupby(questions(), lambda one: one.section)
+    ]
+    answers: Answers = {}
+    for tab, (_, group) in zip(st.tabs([title for title, _ in sections]), sections, strict=True):
+        with tab:
+            for question in group:
+                answer = _ask(question)
+                if answer:
+                    answers[question.id] = answer
+    return answers
+
+
+def _ask(question: Question) -> str | list[str] | None:
+    labels = dict(question.choices)
+    return st.pills(
+        question.text,
+        list(labels),
+        selection_mode="multi" if question.many else "single",
+        format_func=labels.__getitem__,
+        help=f"{question.why} {question.help}",
+        key=_key(question),
+        persist_state="session",
+    )
+
+
+def _key(question: Question) -> str:
+    return f"answer_{question.id}"

@@ -1,0 +1,90 @@
+"""Small pieces that several pages show: problems, tables of estimates, verdicts on GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from estimator.estimate import COMPONENTS, GpuFit, MemoryEstimate
+from estimator.problems import InputError
+from reports.units import gib
+
+METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
+_BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
+_COLORS = {"yes": "green", "tight": "orange", "no": "red"}
+
+
+def problems(error: InputError, lead: str = "This input cannot be used:") -> None:
+    """Show everything that is wrong with an input as a list, each with its fix."""
+    lines = []
+    for problem in error.problems:
+        line = f"**{plain(problem.where)}**: {plain(problem.what)}."
+        if problem.allowed:
+            line += f" Allowed: {plain(problem.allowed)}."
+        if problem.fix:
+            line += f" To fix it: {plain(problem.fix)}."
+        lines.append(f"- {line}")
+    st.error("\n".join([lead, "", *lines]))
+
+
+def plain(text: str) -> str:
+    """Return a text with Markdown's signs escaped, so that it is shown as it is."""
+    text = " ".join(text.split())
+    for sign in "\\`*_{}[]()#+-!|~$:<>":
+        text = text.replace(sign, "\\" + sign)
+    return text
+
+
+def method_name(method: str) -> str:
+    """Return a method as people write it."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def reading_name(estimate: MemoryEstimate) -> str:
+    """Return a reading's method and provenance, as bars and columns are labelled."""
+    return f"{method_name(estimate.plan.method)} · {basis_name(estimate)}"
+
+
+def basis_name(estimate: MemoryEstimate) -> str:
+    """Return where an estimate's numbers come from: formula, dry run or measured."""
+    return _BASIS_NAMES[estimate.basis]
+
+
+def verdict(fit: GpuFit) -> str:
+    """Return whether a step fits a GPU, in words and colour."""
+    words = {
+        "yes": f"fits, {gib(fit.headroom_bytes)} free",
+        "tight": f"tight, {gib(fit.headroom_bytes)} free",
+        "no": f"no, {gib(-fit.headroom_bytes)} short",
+    }
+    return f":{_COLORS[fit.fits]}[{words[fit.fits]}]"
+
+
+def fits_table(estimates: Sequence[MemoryEstimate]) -> None:
+    """Show which GPU each estimate fits on: one row a GPU, one column an estimate."""
+    columns = {
+        reading_name(estimate): {
+            f"{fit.name} ({fit.memory_bytes / 2**30:g} GiB)": verdict(fit)
+            for fit in sorted(estimate.gpus, key=lambda fit: fit.memory_bytes)
+        }
+        for estimate in estimates
+    }
+    st.table(pd.DataFrame(columns), border="horizontal", alt="Which GPU each method fits on")
+
+
+def breakdown_table(estimates: Sequence[MemoryEstimate], names: Sequence[str]) -> None:
+    """Show each estimate's components at its peak, and the totals that follow from it."""
+    columns = {}
+    for name, estimate in zip(names, estimates, strict=True):
+        sizes = {
+            component.replace("_", " "): gib(estimate.components_bytes.get(component))
+            for component in COMPONENTS
+        }
+        sizes["**peak allocated**"] = f"**{gib(estimate.peak_allocated_bytes)}**"
+        sizes["reserved by the allocator"] = gib(estimate.peak_reserved_bytes)
+        sizes["CUDA context"] = gib(estimate.context_bytes)
+        sizes["total, as nvidia-smi shows"] = gib(estimate.total_bytes)
+        columns[name] = sizes
+    st.table(pd.DataFrame(columns), border="horizontal", alt="Memory by component at the peak")

@@ -1,0 +1,30 @@
+"""What one page hands on to the next, within one visitor's session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from estimator.plan import FineTunePlan
+
+_KEY = "carried"
+
+
+@dataclass(slots=True)
+class Carried:
+    """The one place for what is carried on; widgets keep their own values by their keys."""
+
+    plan: FineTunePlan | None = None
+
+
+def carried() -> Carried:
+    """Return what this session carries from page to page."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = Carried()
+    return st.session_state[_KEY]
+
+
+def carry_method(method: str) -> None:
+    """Let the estimate page open with this method chosen."""
+    st.session_state["method"] = method

@@ -1,0 +1,288 @@
+"""The pages without a browser: what each widget changes, and what is shown for what is wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from estimator.plan import FineTunePlan, parse_plan
+from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
+from trainer.runs import Run, RunWriter, create_run
+
+PROJECT = Path(__file__).parents[1]
+TINY = "examples/tiny-llama"
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEPLAN_HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def entry(tmp_path_factory) -> Path:
+    """A main script like app.py, in a folder that has no ``pages/``.
+
+    AppTest forgets between two runs that a session has declared its navigation, which a server
+    does not; with a ``pages/`` beside the script it would start every run anew.
+    """
+    script = tmp_path_factory.mktemp("entry") / "app.py"
+    script.write_text((PROJECT / "app.py").read_text())
+    return script
+
+
+@pytest.fixture
+def open_page(entry):
+    def open_(name: str, **query: str) -> AppTest:
+        app = AppTest.from_file(str(entry), default_timeout=30)
+        app.query_params.update(query)
+        app.switch_page(page_file(name)).run()
+        assert not app.exception
+        return app
+
+    return open_
+
+
+def page_file(name: str) -> str:
+    return str(PROJECT / "pages" / f"{name}.py")
+
+
+def button(app: AppTest, start: str):
+    return next(one for one in app.button if one.label.startswith(start))
+
+
+def metric(app: AppTest, start: str) -> str:
+    return next(one for one in app.metric if one.label.startswith(start)).value
+
+
+def shown(app: AppTest) -> str:
+    """Return what the page says; Markdown's escapes are not shown to anybody."""
+    kinds = (app.markdown, app.subheader, app.caption, app.error, app.warning, app.info, app.code)
+    return "\n".join(element.value for kind in kinds for element in kind).replace("\\", "")
+
+
+def gib(text: str) -> float:
+    number, unit = text.replace(",", "").split()
+    return float(number) / (1024 if unit == "MiB" else 1)
+
+
+def peak(app: AppTest) -> float:
+    return gib(metric(app, "Peak allocated"))
+
+
+class TestHome:
+    def test_three_doors_and_this_machine(self, open_page):
+        app = open_page("home")
+        doors = [button(app, name).label for name in ("Decide", "Estimate", "Prove")]
+        assert doors == ["Decide", "Estimate", "Prove"]
+        assert gib(metric(app, "Memory free")) > 0
+
+    def test_a_door_opens_its_page(self, open_page):
+        app = open_page("home")
+        button(app, "Decide").click().run()
+        assert app.title[0].value == "Decide"
+
+
+class TestDecide:
+    def test_without_answers_prompting_is_advised(self, open_page):
+        app = open_page("decide")
+        assert metric(app, "Questions answered") == "0%"
+        assert app.subheader[0].value.startswith("Prompting")
+
+    def test_loading_the_example_fills_the_answers_and_shows_its_strategy(self, open_page):
+        app = open_page("decide")
+        button(app, "Load").click().run()
+        assert app.session_state["answer_gap"] == ["facts", "style", "consistency"]
+        assert app.subheader[0].value.startswith("Retrieval and fine-tuning with QLoRA")
+        assert metric(app, "Questions answered") == "100%"
+
+    def test_one_answer_changes_the_advice_and_can_be_taken_back(self, open_page):
+        app = open_page("decide")
+        before = app.subheader[0].value
+        app.pills(key="answer_citations").set_value("must").run()
+        assert app.subheader[0].value != before
+        app.pills(key="answer_citations").set_value(None).run()
+        assert app.subheader[0].value == before
+        assert metric(app, "Questions answered") == "0%"
+
+    def test_clearing_takes_every_answer_back(self, open_page):
+        app = open_page("decide")
+        button(app, "Load").click().run()
+        button(app, "Clear all answers").click().run()
+        assert metric(app, "Questions answered") == "0%"
+
+    def test_another_example_brings_its_own_answers(self, open_page):
+        app = open_page("decide")
+        picker = app.selectbox(key="example")
+        picker.select(picker.options[1]).run()
+        button(app, "Load").click().run()
+        assert app.session_state["answer_gap"] != ["facts", "style", "consistency"]
+
+    def test_the_recommended_method_is_carried_to_the_estimate(self, open_page):
+        app = open_page("decide")
+        app.pills(key="answer_gap").set_value(["style", "consistency", "skill"]).run()
+        app.pills(key="answer_tried").set_value("exhausted").run()
+        app.pills(key="answer_examples").set_value("5k_100k").run()
+        assert "with LoRA" in app.subheader[0].value
+        button(app, "Estimate this").click().run()
+        assert app.title[0].value == "Estimate"
+        assert app.session_state["method"] == "lora"
+
+    def test_answers_are_still_there_after_a_look_at_another_page(self, open_page):
+        app = open_page("decide")
+        app.pills(key="answer_tried").set_value("basic").run()
+        app.switch_page(page_file("home")).run()
+        app.switch_page(page_file("decide")).run()
+        assert app.pills(key="answer_tried").value == "basic"
+
+
+class TestEstimate:
+    @pytest.mark.parametrize(
+        ("key", "value", "grows"),
+        [
+            ("seq_len", 4096, True),
+            ("micro_batch_size", 8, True),
+            ("lora_r", 256, True),
+            ("gradient_checkpointing", False, True),
+            ("precision", "pure bf16", False),
+            ("optimizer", "sgd", False),
+            ("method", "full", True),
+            ("model", TINY, False),
+        ],
+    )
+    def test_a_changed_setting_changes_the_peak(self, open_page, key, value, grows):
+        app = open_page("estimate")
+        app.session_state["method"] = "lora"
+        app.run()
+        before = peak(app)
+        widget = app.get_by_key(key)
+        widget.set_value(value)
+        app.run()
+        assert not app.exception
+        assert (peak(app) > before) is grows
+        assert peak(app) != before
+
+    def test_a_full_fine_tune_of_llama_2_7b_explains_107_8_and_112_gb(self, open_page):
+        text = shown(open_page("estimate", method="Full"))
+        assert "16 bytes x 6,738,415,616 parameters = 107.8 GB" in text
+        assert "textbook figure of 112 GB counts 7e9" in text
+
+    def test_the_gpu_decides_the_verdict(self, open_page):
+        app = open_page("estimate", method="Full")
+        assert "Full on RTX 4090:** :red[no" in shown(app)
+        app.selectbox(key="gpu").select("B200 180GB").run()
+        assert "Full on B200 180GB:** :green[fits" in shown(app)
+
+    def test_all_three_methods_are_compared(self, open_page):
+        app = open_page("estimate")
+        columns = list(app.table[0].value.columns)
+        assert columns == ["Full · formula", "LoRA · formula", "QLoRA · formula"]
+
+    def test_a_link_opens_the_form_as_it_was(self, open_page):
+        app = open_page("estimate", method="LoRA", seq_len="1024", model="Qwen/Qwen3-8B")
+        assert app.number_input(key="seq_len").value == 1024
+        assert app.selectbox(key="model").value == "Qwen/Qwen3-8B"
+        assert app.session_state["method"] == "lora"
+
+    def test_a_model_that_nobody_knows_is_a_list_of_problems_not_a_traceback(self, open_page):
+        app = open_page("estimate", model="nowhere")
+        assert "no bundled model of that name" in app.error[0].value
+        assert not app.metric
+
+    def test_markdown_in_a_models_name_stays_text(self, open_page):
+        app = open_page("estimate", model="![x](http://example.com/a.png)")
+        assert "](http" not in app.error[0].value
+
+    def test_proving_carries_the_plan_on(self, open_page):
+        app = open_page("estimate", model=TINY, method="LoRA", seq_len="64")
+        app.switch_page(page_file("prove")).run()
+        assert "sequence length 64" in shown(app)
+
+
+class TestProve:
+    def test_the_command_follows_the_form(self, open_page):
+        app = open_page("prove")
+        assert "tuneplan probe examples/tiny.yaml --steps 6" in shown(app)
+        app.number_input(key="num_steps").set_value(9).run()
+        app.session_state["device"] = "cpu"
+        app.session_state["data_source"] = "A file on this machine"
+        app.run()
+        app.text_input(key="data_path").set_value("/data/my file.jsonl").run()
+        command = "--steps 9 --data '/data/my file.jsonl' --device cpu"
+        assert command in shown(app)
+
+    def test_a_broken_plan_is_a_list_of_problems(self, open_page):
+        app = open_page("prove")
+        app.session_state["plan_source_False"] = "My own plan"
+        app.run()
+        app.text_area[0].set_value("model: x\nmethod: magic\nseq_len: -1").run()
+        assert not app.exception
+        assert "method" in app.error[0].value
+        assert "seq" in app.error[0].value
+
+    def test_a_run_that_is_not_there_is_said_so(self, open_page):
+        assert "no such run" in open_page("prove", run="20200101-nothing").error[0].value
+
+    def test_a_failed_run_shows_its_reason(self, open_page):
+        run = a_run()
+        RunWriter(run.folder).status(state="failed", reason="the data has no rows")
+        text = shown(open_page("prove", run=run.id))
+        assert "failed" in text
+        assert "the data has no rows" in text
+
+    def test_out_of_memory_is_a_result_that_says_what_was_asked(self, open_page):
+        run = a_run()
+        writer = RunWriter(run.folder)
+        writer.status(state="out_of_memory", ended_at=datetime.now(UTC))
+        found = OutOfMemory(
+            phase="backward",
+            requested_bytes=2**30,
+            allocated_bytes=15 * 2**30,
+            capacity_bytes=2**34,
+            message="",
+        )
+        writer.result(
+            ProbeResult(
+                plan=run.request().plan,
+                device="cuda",
+                device_name="Tesla T4",
+                weights="random",
+                data="bundled",
+                dry_run=None,
+                formula=None,
+                out_of_memory=found,
+            )
+        )
+        text = shown(open_page("prove", run=run.id))
+        assert "Out of memory in the backward" in text
+        assert "1.0 GiB more, with 15.0 GiB of 16.0 GiB in use" in text
+
+
+class TestRuns:
+    def test_no_runs_yet_points_to_the_probe(self, open_page):
+        assert "No runs yet" in open_page("runs").info[0].value
+
+    def test_a_run_is_listed_with_its_state(self, open_page):
+        run = a_run()
+        RunWriter(run.folder).status(state="stopped", step=3)
+        text = shown(open_page("runs"))
+        assert "stopped" in text
+        assert run.id in text
+        assert run.id in shown(open_page("home"))
+
+    def test_a_damaged_run_does_not_hide_the_others(self, open_page):
+        damaged, good = a_run(), a_run()
+        (damaged.folder / "request.json").write_text("{")
+        text = shown(open_page("runs"))
+        assert "unreadable request" in text
+        assert good.id in text
+
+
+def a_run() -> Run:
+    return create_run(ProbeRequest(plan=tiny_plan()))
+
+
+def tiny_plan() -> FineTunePlan:
+    return parse_plan({"model": str(PROJECT / TINY), "method": "lora"})
