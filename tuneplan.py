@@ -131,13 +131,11 @@ def probe(
 ) -> None:
     """Fine-tune for a few steps here, and lay what it took beside the estimate."""
     from commands.watch import run_probe
-    from estimator.models import resolve_model
     from estimator.plan import load_plan
     from trainer.results import ProbeRequest
 
     chosen = load_plan(plan, overrides or ())
     plans = [chosen.changed(method=one) for one in method] if method else [chosen]
-    resolve_model(chosen.model)  # an unknown model leaves no failed run behind
     requests = [
         ProbeRequest(
             plan=one,

@@ -17,7 +17,9 @@ from trainer import launch
 from trainer.results import ProbeRequest
 from trainer.runs import Run, find_run, list_runs
 
-REQUEST = ProbeRequest(plan=FineTunePlan(model="tiny", method="lora"), num_steps=100)
+REQUEST = ProbeRequest(
+    plan=FineTunePlan(model="meta-llama/Llama-2-7b-hf", method="lora"), num_steps=100
+)
 
 WORKER = """
 import signal, sys, time
@@ -80,6 +82,19 @@ def test_a_run_is_watched_to_its_end() -> None:
     assert run.log_tail(1) == ["step 59"]
 
 
+def test_what_cannot_run_is_refused_before_it_begins(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "fine"}\n{"text": ')
+    plan = FineTunePlan(model=str(tmp_path), method="lora")
+    request = ProbeRequest(plan=plan, data_path=str(data))
+    with pytest.raises(InputError) as caught:
+        launch.start_probe(request, module="worker_steady")
+    model, line = caught.value.problems
+    assert "config.json" in str(model)
+    assert f"{data}: line 2" in str(line)
+    assert list_runs() == []
+
+
 def test_sigkill_in_mid_run_reads_failed_with_the_reason() -> None:
     run = started("steady")
     pid = run.status().pid
@@ -121,8 +136,8 @@ def test_the_run_goes_on_when_its_starter_and_the_terminal_are_gone(tmp_path: Pa
         "print(start_probe(REQUEST, module='worker_steady').id, flush=True); time.sleep(60)"
     )
     (tmp_path / "tests_request.py").write_text(
-        "from estimator.plan import FineTunePlan\nfrom trainer.results import ProbeRequest\n"
-        "REQUEST = ProbeRequest(plan=FineTunePlan(model='tiny', method='lora'), num_steps=100)\n"
+        "from trainer.results import ProbeRequest\n"
+        f"REQUEST = ProbeRequest.model_validate_json({REQUEST.model_dump_json()!r})\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True, text=True

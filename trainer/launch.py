@@ -19,8 +19,13 @@ import psutil
 from pydantic import ValidationError
 
 from estimator.estimate import MemoryEstimate
+from estimator.models import resolve_model
+from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
+from trainer.examples import read_examples
+from trainer.machine import describe_machine
+from trainer.examples import read_examples
 from trainer.results import ProbeRequest
 from trainer.runs import Run, RunStatus, create_run, record_worker
 
@@ -45,8 +50,10 @@ def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run
         module: The Python module that does the work, given the run's folder.
 
     Raises:
-        InputError: The run folder cannot be written.
+        InputError: The model, the data or the device cannot be used, or the run folder cannot
+            be written; nothing is left behind.
     """
+    _check(request)
     run = create_run(request)
     try:
         with (run.folder / "log.txt").open("ab") as log:
@@ -65,6 +72,26 @@ def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run
     # Somebody has to collect the ended child, or it stays in the process table as a zombie.
     threading.Thread(target=process.wait, daemon=True).start()
     return run
+
+
+def _check(request: ProbeRequest) -> None:
+    """Find now what the worker would find wrong in half a minute."""
+    problems: list[Problem] = []
+    data_path = request.data_path or request.plan.data.path
+    for check in (
+        lambda: resolve_model(request.plan.model),
+        lambda: read_examples(Path(data_path)) if data_path else None,
+    ):
+        try:
+            check()
+        except InputError as error:
+            problems += error.problems
+    if request.device == "cuda" and not describe_machine().gpus:
+        what = "cuda, but this machine has no NVIDIA GPU that answers"
+        fix = "run `tuneplan doctor`, or use the CPU"
+        problems.append(Problem("device", what, "auto, cpu", fix))
+    if problems:
+        raise InputError(problems)
 
 
 def stop(run: Run, *, grace_seconds: float = 30) -> RunStatus:

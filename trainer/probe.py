@@ -19,9 +19,10 @@ from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.build import build_training, prepare
-from trainer.data import example_batches, random_batches, read_examples
+from trainer.data import example_batches, random_batches
 from trainer.device import Limits, choose_device, driver_used_bytes, limited_memory
 from trainer.dryrun import PACKAGES, dry_run
+from trainer.examples import read_examples
 from trainer.measure import Measurement, measure_steps
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
 from trainer.skeleton import build_skeleton, transformers_config
