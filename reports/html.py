@@ -1,0 +1,152 @@
+"""A report as one HTML file: nothing is loaded from elsewhere, light or dark, and on paper."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from advisor.questions import find_question
+from advisor.recommendation import Flip, Recommendation
+from advisor.rules import knowledge_base
+from advisor.scoring import NUM_DRAWS, SPREAD
+from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate
+from estimator.gpus import Gpu, bundled_gpus
+from reports import charts, units
+from reports.build import Report
+from reports.explain import full_states
+
+_METHODS = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
+_BASES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
+
+
+def render(report: Report) -> str:
+    """Return the report as one self-contained HTML document."""
+    recommendation = report.recommendation
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            scenario=report.scenario,
+            advice=recommendation,
+            strategies={one.id: one for one in knowledge_base().strategies},
+            evidence=_evidence(recommendation) if recommendation else "",
+            decision_map=charts.decision_map(report.scenario.answers, recommendation.axes)
+            if recommendation
+            else None,
+            memory_chart=charts.memory_chart(report.estimates) if report.estimates else None,
+            states=full_states(report.estimates),
+            assumptions=_assumptions(report),
+            provenance=_provenance(report),
+            num_draws=NUM_DRAWS,
+            spread=SPREAD,
+            components=COMPONENTS,
+            phases=PHASES,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "gib": units.gib,
+        "gb": units.gb,
+        "mib": lambda size_bytes: f"{size_bytes / units.MIB:,.2f} MiB",
+        "count": units.count,
+        "duration": units.duration,
+        "usd": units.usd,
+        "points": _points,
+        "percent": lambda share: f"{share:.0%}".replace("%", " %"),
+        "method": lambda method: _METHODS.get(method, method.replace("_", " ")),
+        "basis": _BASES.__getitem__,
+        "words": lambda name: name.replace("_", " "),
+        "number": lambda value, digits=3: (
+            units.UNKNOWN if value is None else f"{value:,.{digits}f}"
+        ),
+    }
+    environment.globals |= {
+        "off": units.percent,
+        "question": find_question,
+        "changed": _changed,
+        "line_label": charts.label,
+    }
+    return environment
+
+
+def _points(value: float) -> str:
+    """A signed number of points, to the digits it has."""
+    return f"{value:+.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _changed(flip: Flip) -> tuple[str, str]:
+    """What a flip changes, in words: the answer now, and the one it would be."""
+    question = find_question(flip.question)
+    if not question.many:
+        return question.label(flip.from_), question.label(flip.to)
+    before, after = set(flip.from_ or ()), set(flip.to)
+    changed = question.label([value for value in question.values if value in before ^ after])
+    return ("chosen", f"without “{changed}”") if before > after else ("open", f"with “{changed}”")
+
+
+def _evidence(recommendation: Recommendation) -> str:
+    """How many of the first strategy's reasons rest on which kind of evidence."""
+    grades = [reason.evidence for reason in recommendation.ranking[0].reasons]
+    names = {
+        "experiment": "published experiments",
+        "guidance": "vendors' guidance",
+        "judgement": "our own judgement",
+    }
+    counts = [(grades.count(grade), name) for grade, name in names.items()]
+    return ", ".join(f"{number} on {name}" for number, name in counts if number)
+
+
+def _assumptions(report: Report) -> list[tuple[str, list[str]]]:
+    """What each reading assumes; what several assume is said once, for all of them."""
+    readings = [*report.estimates, *(r for probe in report.probes for r in _readings(probe))]
+    said: dict[str, list[str]] = {}
+    for reading in readings:
+        name = f"{_METHODS.get(reading.plan.method, reading.plan.method)}, {_BASES[reading.basis]}"
+        for text in reading.assumptions:
+            said.setdefault(text, [])
+            if name not in said[text]:
+                said[text].append(name)
+    return list(said.items())
+
+
+def _readings(probe: Any) -> list[MemoryEstimate]:
+    return [one for one in (probe.formula, probe.dry_run, probe.measured) if one]
+
+
+def _provenance(report: Report) -> list[tuple[str, str, str]]:
+    """Where each kind of number comes from: what, basis, source."""
+    rows = []
+    if report.recommendation:
+        rows.append(("Answers", "assumed", "given by whoever filled in the scenario"))
+        rows.append(("Points of the rules", "assumed", "each rule's source is beside it"))
+    if report.scenario.workload:
+        rows.append(("Workload", "assumed", "given in the scenario"))
+    if report.estimates:
+        model = report.estimates[0].plan.model
+        rows.append((f"Shape of {model}", "quoted", report.model_source))
+        bases = dict.fromkeys(_BASES[one.basis] for one in report.estimates)
+        rows.append(("Memory by method", ", ".join(bases), "computed from that shape and the plan"))
+        rows += [(f"Memory of {gpu.name}", "quoted", gpu.source) for gpu in _gpus(report)]
+    for probe in report.probes:
+        software = ", ".join(f"{name} {version}" for name, version in probe.software.items())
+        what = f"Probe of {probe.plan.model}, {probe.plan.method}"
+        rows.append((what, "measured", f"{probe.device_name}; {software}".rstrip("; ")))
+    return rows
+
+
+def _gpus(report: Report) -> list[Gpu]:
+    names = {fit.name for fit in report.estimates[0].gpus}
+    return [gpu for gpu in bundled_gpus() if gpu.name in names]
