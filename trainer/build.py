@@ -45,13 +45,9 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
         InputError: The method does not suit this model, for example a target module it lacks.
     """
     if plan.gradient_checkpointing:
-        base.gradient_checkpointing_enable(_CHECKPOINTING)
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=_CHECKPOINTING)
     if plan.prepares_kbit:
-        base = peft.prepare_model_for_kbit_training(
-            base,
-            use_gradient_checkpointing=plan.gradient_checkpointing,
-            gradient_checkpointing_kwargs=_CHECKPOINTING,
-        )
+        base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     model = _add_adapter(base, plan) if plan.uses_adapter else _unfreeze(base, plan)
     model.train()
     return model
@@ -117,7 +113,8 @@ def _last_layers(names: list[str], plan: FineTunePlan) -> Iterable[str]:
     num_layers = 1 + max(int(match[1]) for match in layer_of.values())
     if plan.num_trained_layers > num_layers:
         what = f"{plan.num_trained_layers} is more than the model's {num_layers} layers"
-        raise InputError(Problem("num_trained_layers", what, f"1 to {num_layers}"))
+        fix = f"set num_trained_layers to {num_layers} or less"
+        raise InputError(Problem("num_trained_layers", what, f"1 to {num_layers}", fix))
     first = num_layers - plan.num_trained_layers
     return [name for name, match in layer_of.items() if int(match[1]) >= first]
 

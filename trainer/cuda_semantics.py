@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -25,22 +25,38 @@ from trainer.untyped import bnb
 _aten = torch.ops.aten
 
 
+_PAGED_FROM_ELEMENTS = 100_000  # bitsandbytes pages states of at least this size
+
+
 @contextlib.contextmanager
-def fake_tensor_semantics() -> Iterator[None]:
+def fake_tensor_semantics(forget: Callable[[torch.Tensor], None] | None) -> Iterator[None]:
     """What fake tensors need whatever the device: they have no values to look at.
 
     transformers looks at position ids for packed sequences, and under tracing always builds a
     mask; the 8-bit optimizers fill a table of 256 values.
+
+    Args:
+        forget: Called with what a CUDA device keeps outside the caching allocator (the states of
+            a paged optimizer lie in managed memory); None where no CUDA device is pretended.
     """
-    table = bnb.optim.optimizer.Optimizer8bit
+    optimizer_class = bnb.optim.optimizer.Optimizer8bit
 
     def fill_with_fakes(optimizer: Any) -> None:
         for name in ("dynamic", "udynamic"):
             optimizer.name2qmap[name] = torch.empty(256)
 
+    def state_buffer(
+        optimizer: Any, parameter: torch.Tensor, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        buffer = torch.zeros_like(parameter, dtype=dtype)
+        if forget and optimizer.is_paged and parameter.numel() >= _PAGED_FROM_ELEMENTS:
+            forget(buffer)
+        return buffer
+
     with (
         mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None),
-        mock.patch.object(table, "fill_qmap", fill_with_fakes),
+        mock.patch.object(optimizer_class, "fill_qmap", fill_with_fakes),
+        mock.patch.object(optimizer_class, "get_state_buffer", state_buffer),
     ):
         yield
 

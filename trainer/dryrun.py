@@ -70,7 +70,7 @@ def dry_run(
     to_fake(model, mode)
     recorder = StorageRecorder(vocab_size=config.get_text_config().vocab_size)
     semantics = CudaSemantics(plan)
-    with mode, fake_tensor_semantics():
+    with mode, fake_tensor_semantics(recorder.forget if on_cuda else None):
         record_load(recorder, model, plan, straight=on_cuda and plan.device_map_load)
         training = build_training(model, plan, on_cuda=on_cuda)
         workspaces = _Workspaces(recorder, cublas_workspace_bytes(plan.gpu_spec), on_progress)
@@ -146,7 +146,10 @@ def _assumptions(
     yield f"Attention runs on the {kernels} kernel on {plan.gpu_spec.name}."
     yield "Reserved memory assumes the default caching allocator, without expandable segments."
     if plan.optimizer.startswith("paged_"):
-        yield "Paged optimizer states are counted as GPU memory: they are, until it runs short."
+        yield (
+            "Large states of a paged optimizer are left out: they lie in managed memory, which "
+            "the driver moves to the host when the GPU runs short."
+        )
     if plan.quantization == "int8":
         yield "No outlier columns: LLM.int8() keeps a few activation columns in 16 bits as well."
     if not plan.gpu_spec.has_bf16 and "bf16" in (plan.weights_dtype, plan.autocast_dtype):

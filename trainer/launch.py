@@ -20,12 +20,10 @@ from pydantic import ValidationError
 
 from estimator.estimate import MemoryEstimate
 from estimator.models import resolve_model
-from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.examples import read_examples
 from trainer.machine import describe_machine
-from trainer.examples import read_examples
 from trainer.results import ProbeRequest
 from trainer.runs import Run, RunStatus, create_run, record_worker
 

@@ -60,7 +60,7 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     facts = resolve_model(plan.model)
     batches, data = _batches(request, plan, facts, device)
     observer.on_activity("formula")
-    formula, refusal = _formula(plan)
+    formula, refusal = _formula(plan, device)
     observer.on_activity("dry run")
     dry = dry_run(plan, device="cuda" if device.type == "cuda" else "cpu")
     weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
@@ -115,11 +115,30 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def _formula(plan: FineTunePlan) -> tuple[MemoryEstimate | None, str]:
+def _formula(plan: FineTunePlan, device: torch.device) -> tuple[MemoryEstimate | None, str]:
     try:
-        return read_formula(plan), ""
+        reading = read_formula(plan)
     except NoFormula as refusal:
         return None, refusal.reason
+    return (reading if device.type == "cuda" else _without_cuda(reading)), ""
+
+
+def _without_cuda(reading: MemoryEstimate) -> MemoryEstimate:
+    """Return the formula's reading as far as it holds on a CPU: without cuBLAS's workspaces."""
+    workspace = reading.components_bytes["workspace"] or 0
+    phases = {
+        phase: size if size is None or phase == "load" else size - workspace
+        for phase, size in reading.phases_bytes.items()
+    }
+    change: dict[str, Any] = {
+        "components_bytes": reading.components_bytes | {"workspace": 0},
+        "phases_bytes": phases,
+        "peak_allocated_bytes": reading.peak_allocated_bytes - workspace,
+        "gpus": (),
+        "device": "cpu",
+        "assumptions": (*reading.assumptions, "On a CPU: the same without cuBLAS's workspaces."),
+    }
+    return reading.model_copy(update=change)
 
 
 def _has_weights(folder: Path | None) -> bool:

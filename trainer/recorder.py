@@ -43,6 +43,7 @@ class StorageRecorder(TorchDispatchMode):
         self.peak_bytes = 0
         self._numbers: dict[int, int] = {}
         self._claimed: set[int] = set()
+        self._forgotten: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -85,6 +86,13 @@ class StorageRecorder(TorchDispatchMode):
             and self.trace.components[number] == "temporaries"
         ]
         self._claim(unclaimed, component)
+
+    def forget(self, tensor: torch.Tensor) -> None:
+        """Take a tensor's storage for dead now: it lies outside the allocator."""
+        for number in self._record(tensor):
+            if number not in self._forgotten:
+                self._forgotten.add(number)
+                self.trace.died(number)
 
     def _claim(self, numbers: Iterable[int], component: Component) -> None:
         if self._tracing:
@@ -132,5 +140,5 @@ class StorageRecorder(TorchDispatchMode):
         if self._numbers.get(key) == number:
             del self._numbers[key]
         self.live_bytes -= size
-        if self._tracing:
+        if self._tracing and number not in self._forgotten:
             self.trace.died(number)
