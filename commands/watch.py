@@ -98,8 +98,9 @@ def run_probe(request: ProbeRequest) -> Outcome:
             rows = run.metrics()[-1:]
             text = status.activity
             if rows and status.state == "running":
-                peak = rows[0].get("peak_allocated_bytes")
-                text += f", loss {rows[0]['loss']:.3f}" + (f", peak {gib(peak)}" if peak else "")
+                loss, peak = rows[0].get("loss"), rows[0].get("peak_allocated_bytes")
+                text += "" if loss is None else f", loss {loss:.3f}"
+                text += "" if peak is None else f", peak {gib(peak)}"
             progress(text, status.step, status.num_steps)
 
         try:

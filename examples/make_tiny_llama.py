@@ -1,8 +1,8 @@
 """Makes examples/tiny-llama: a Llama of under a million parameters, trained for real.
 
-It has seen the first half of questions.jsonl, so that a fine-tune on all of it has something to
-build on and something to learn. Run it again only to change the model: python
-examples/make_tiny_llama.py
+It has seen every other line of questions.jsonl, so that a fine-tune on all of it has something
+to build on and something to learn. Run it again only to change the model:
+python examples/make_tiny_llama.py
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     rows = [json.loads(line) for line in (HERE / "questions.jsonl").read_text().splitlines()]
     texts = [f"{row['prompt']}\n{row['completion']}</s>" for row in rows]
     tokenizer = make_tokenizer(texts)
-    seen = tokenizer("".join(texts[: len(texts) // 2]))["input_ids"]
+    seen = tokenizer("".join(texts[::2]))["input_ids"]
     config = LlamaConfig(
         vocab_size=768,
         hidden_size=128,

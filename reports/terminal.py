@@ -15,7 +15,7 @@ from advisor.recommendation import Ranked, Recommendation
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
-from reports.units import GIB, UNKNOWN, count, duration, gib, percent
+from reports.units import GIB, UNKNOWN, count, duration, gib, number, percent
 from trainer.results import OutOfMemory, ProbeResult
 
 _FIT_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
@@ -83,10 +83,10 @@ def readings(results: Sequence[ProbeResult]) -> RenderableType:
         speed.add_row(
             result.plan.method,
             str(result.num_steps),
-            _number(result.first_loss),
-            _number(result.last_loss),
+            number(result.first_loss),
+            number(result.last_loss),
             duration(result.step_seconds_median),
-            _number(result.tokens_per_second, 0),
+            number(result.tokens_per_second, 0),
         )
     where = ", ".join(dict.fromkeys(f"{r.device_name} ({r.device})" for r in results))
     refusals = dict.fromkeys(r.formula_refusal for r in results if r.formula_refusal)
@@ -250,7 +250,3 @@ def _gib_cell(size_bytes: int | None) -> str:
     if size_bytes is None:
         return UNKNOWN
     return f"{size_bytes / GIB:,.2f}" if size_bytes else "0"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return UNKNOWN if value is None else f"{value:,.{digits}f}"

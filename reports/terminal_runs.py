@@ -13,7 +13,7 @@ from rich.text import Text
 
 from estimator.plan import FineTunePlan
 from reports.terminal import readings
-from reports.units import duration, gib
+from reports.units import duration, gib, number
 from trainer.machine import Machine
 from trainer.run_status import RunStatus
 from trainer.runs import Run
@@ -48,7 +48,7 @@ def run(run_: Run) -> RenderableType:
     facts.add_row("at", Text(f"{status.activity} (step {status.step} of {status.num_steps})"))
     facts.add_row("started", f"{status.started_at.astimezone():%Y-%m-%d %H:%M:%S}")
     facts.add_row("took", duration(status.seconds))
-    if status.worker():
+    if not status.is_final and status.pid:
         facts.add_row("process", str(status.pid))
     facts.add_row("folder", Text(str(run_.folder)))
     parts: list[RenderableType] = [Text(run_.id, style="bold"), facts]
@@ -83,12 +83,12 @@ def side_by_side(found: Sequence[Run], differences: dict[str, list[Any]]) -> Ren
     """Show in what the plans of several runs differ, and what each run took."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("")
-    for number in range(1, len(found) + 1):
-        table.add_column(f"run {number}", justify="right", overflow="fold")
+    for index in range(1, len(found) + 1):
+        table.add_column(f"run {index}", justify="right", overflow="fold")
     table.add_row("state", *(_state(one.status()) for one in found))
     for key, values in differences.items():
         table.add_row(key, *(escape(str(value)) for value in values))
-    names = [Text(f"run {number}: {one.id}") for number, one in enumerate(found, start=1)]
+    names = [Text(f"run {index}: {one.id}") for index, one in enumerate(found, start=1)]
     results = [result for one in found if (result := one.result())]
     return Group(*names, table, *([readings(results)] if results else []))
 
@@ -128,9 +128,9 @@ def _metrics(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             str(row["step"]),
-            f"{row['loss']:.4f}",
+            number(row.get("loss"), 4),
             duration(row.get("step_seconds")),
-            f"{row.get('tokens_per_second') or 0:,.0f}",
+            number(row.get("tokens_per_second"), 0),
             gib(row.get("peak_allocated_bytes")),
         )
     return table

@@ -77,3 +77,8 @@ def percent(value: float | None, reference: float | None) -> str:
     if value is None or not reference:
         return UNKNOWN
     return f"{(value - reference) / reference:+.2%}".replace("%", " %")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a plain number with this many digits after the point (``2.278``, ``10,218``)."""
+    return UNKNOWN if value is None else f"{value:,.{digits}f}"
