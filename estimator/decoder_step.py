@@ -7,7 +7,7 @@ non-reentrant checkpointing, operation by operation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from estimator.architecture import Architecture, Linear
 from estimator.estimate import Component
@@ -65,68 +65,70 @@ class DecoderStep:
         Two layers are written down; every further one adds what the second added.
         """
         tape, account = self.tape, self.tape.account
-        num_frozen, num_trained = self._num_layers()
         batch = Storage(account, 2 * 8 * self.tokens, "activations")  # ids and labels
-        table = self._weight(self.arch.vocab_size * self.arch.hidden_size, uses=self._table_uses())
-        stream = self._embed(table)
-        rotary = Storage(
-            account, 2 * self.tokens_per_row * self.arch.head_dim * self.stream_itemsize
+        table = self._weight(
+            self.arch.vocab_size * self.arch.hidden_size,
+            uses=2 if self.arch.tie_word_embeddings else 1,
         )
-        forward = []
-        if num_frozen:
-            stream = self._layer(stream, trains=False)
-        stream = self._any_layer(stream)
-        forward.append(account.cut())
-        first_nodes = len(tape.nodes)
-        before = dict(account.live)
-        repeats = 0
-        if num_trained > 1:
-            stream = self._any_layer(stream)
-            repeats = num_trained - 2
-        more = _difference(account.live, before)
-        forward.append(account.cut().plus(more, repeats))
-        layer_nodes = len(tape.nodes)
+        embedded = stream = self._embed(table)
+        angles = self.plan.seq_len * self.arch.head_dim  # the same in every row of the batch
+        rotary = Storage(account, 2 * angles * self.stream_itemsize)
+        forward: list[Moment] = []
+        groups: list[_Group] = []
+        repeated: Sizes = {}
+        for trains, count in self._layer_groups():
+            group = _Group(repeats=max(count - 2, 0))
+            for index in range(min(count, 2)):
+                group.starts.append(len(tape.nodes))
+                before = dict(account.live)
+                stream = self._any_layer(stream, trains)
+                if index:
+                    added = _difference(account.live, before)
+                    repeated = Moment(repeated).plus(added, group.repeats).sizes
+                forward.append(account.cut().plus(repeated))
+            groups.append(group)
+        end = len(tape.nodes)
         stream = self._norm(stream, self.trains_all)
+        del embedded
         logits, loss = self._head(stream, table)
-        forward.append(account.cut().plus(more, repeats))
+        forward.append(account.cut().plus(repeated))
         self.copies.clear()
-        outputs = logits if self.plan.keep_outputs else None
+        outputs = logits.storage if self.plan.keep_outputs else None
         del logits, stream
         account.cut()
         if loss.node:
             loss.node.receive(Storage(account, 4))
         del loss
-        tape.backward(layer_nodes)
-        after_head = account.cut()
-        full = dict(account.live)
-        tape.backward(first_nodes)
-        in_layer = account.cut()
-        less = _difference(full, account.live)
-        gradients = less.pop("gradients", 0)
-        made: Sizes = {"gradients": -gradients}
-        tape.backward()
-        backward = [
-            after_head.plus(less, repeats),
-            in_layer.plus(less, repeats),
-            in_layer.plus(made, repeats),
-            account.cut().plus(made, repeats),
-        ]
+        backward = self._backward(groups, end)
         del outputs, batch, rotary
         return StepMoments(_fullest(forward), _fullest(backward))
 
-    @property
-    def tokens_per_row(self) -> int:
-        """Positions are the same in every row of the batch."""
-        return self.plan.seq_len
+    def _backward(self, groups: list[_Group], end: int) -> list[Moment]:
+        """Run everything backward; return the fullest moments from the loss to the embeddings."""
+        tape, account = self.tape, self.tape.account
+        tape.backward(end)
+        moments = [(account.cut(), 0)]  # with the number of entries of `freed` that are done
+        freed: list[Sizes] = []
+        for group in reversed(groups):
+            for index in reversed(range(len(group.starts))):
+                before = dict(account.live)
+                tape.backward(group.starts[index])
+                moment = account.cut()
+                moments.append((moment, len(freed)))
+                if index:
+                    freed.append(_scaled(_difference(before, account.live), group.repeats))
+                    moments.append((moment, len(freed)))  # the lowest layer that is like it
+        tape.backward()
+        moments.append((account.cut(), len(freed)))
+        return [_as_repeated(moment, freed, num_done) for moment, num_done in moments]
 
-    def _num_layers(self) -> tuple[int, int]:
+    def _layer_groups(self) -> list[tuple[bool, int]]:
+        """Return runs of equal layers from the bottom: whether they are trained, and how many."""
+        count = self.arch.num_hidden_layers
         if self.plan.method != "last_layers":
-            return 0, self.arch.num_hidden_layers
-        trained = min(self.plan.num_trained_layers, self.arch.num_hidden_layers)
-        return self.arch.num_hidden_layers - trained, trained
-
-    def _table_uses(self) -> int:
-        return 2 if self.arch.tie_word_embeddings else 1
+            return [(self.trains_all, count)]
+        trained = self.plan.num_trained_layers
+        return [group for group in ((False, count - trained), (True, trained)) if group[1]]
 
     def _weight(self, count: int, *, trains: bool | None = None, uses: int = 1) -> Value:
         """A weight of the model: counted elsewhere, with a gradient where it is trained."""
@@ -144,8 +146,8 @@ class DecoderStep:
         tape = self.tape
         count = self.tokens * self.arch.hidden_size
         value = tape.op((table,), count, table.itemsize)
-        if self.plan.uses_adapter and self.plan.gradient_checkpointing:
-            value.node = Leaf(keeps=False)  # peft: the embeddings' output requires gradients
+        if self.plan.gradient_checkpointing and value.node is None:
+            value.node = Leaf()  # transformers: the embeddings' output then requires gradients
         return value
 
     def _head(self, stream: Value, table: Value) -> tuple[Value, Value]:
@@ -162,8 +164,7 @@ class DecoderStep:
 
     # -- one layer
 
-    def _any_layer(self, stream: Value) -> Value:
-        trains = self.trains_all or self.plan.method == "last_layers"
+    def _any_layer(self, stream: Value, trains: bool) -> Value:
         if not self.plan.gradient_checkpointing:
             return self._layer(stream, trains)
 
@@ -190,11 +191,12 @@ class DecoderStep:
         value = self._mlp(value, trains)
         return tape.add(stream, value)
 
-    def _norm(self, value: Value, trains: bool) -> Value:
-        """RMSNorm, computed in 32 bits."""
+    def _norm(self, value: Value, trains: bool, *, width: int = 0) -> Value:
+        """RMSNorm over rows of ``width`` (hidden_size where it is not given), in 32 bits."""
+        width = width or self.arch.hidden_size
         tape, itemsize = self.tape, value.itemsize
         count = value.count
-        rows = self.tokens
+        rows = count // width
         floats = tape.cast(value, 4)
         square = tape.op((floats,), count, 4, saves=(floats,), backward_needs=8 * count)
         mean = tape.op((square,), rows, 4)
@@ -203,36 +205,40 @@ class DecoderStep:
         del mean
         scaled = tape.op((floats, root), count, 4, saves=(floats, root), backward_needs=4 * count)
         del floats, root
-        rounded = tape.cast(scaled, itemsize)
-        del scaled
-        weight = self._weight(self.arch.hidden_size, trains=trains)
+        rounded = tape.cast(scaled, itemsize)  # the 32-bit one lives on until the norm returns
+        weight = self._weight(width, trains=trains)
         saves = (rounded,) if weight.node else ()
         needs = rounded.size if weight.node else 0
         return tape.op((rounded, weight), count, itemsize, saves=saves, backward_needs=needs)
 
     def _attention(self, value: Value, trains: bool) -> Value:
         tape, arch = self.tape, self.arch
-        query = self._linear(value, "q_proj", trains)
-        key = self._linear(value, "k_proj", trains)
+        query = self._projected(value, "q", trains)
+        key = self._projected(value, "k", trains)
         states = self._linear(value, "v_proj", trains)
         del value
         query, key = self._rotary(query), self._rotary(key)
         if self.autocast:
             query, key, states = (tape.cast(one, 2) for one in (query, key, states))
         rows = arch.num_attention_heads * self.tokens
-        sums = Storage(tape.account, 4 * rows, "activations")
         output = tape.op(
             (query, key, states),
             query.count,
             query.itemsize,
             saves=(query, key, states),
             saves_result=True,
+            keeps=4 * rows,
             backward_needs=self._attention_backward_bytes(query),
         )
-        if output.node and tape.nodes and tape.nodes[-1] is output.node:
-            output.node.saved.append(sums)
-        del query, key, states, sums
+        del query, key, states
         return self._linear(output, "o_proj", trains)
+
+    def _projected(self, value: Value, letter: str, trains: bool) -> Value:
+        """Queries or keys, with a norm over each head where the architecture has one."""
+        value = self._linear(value, f"{letter}_proj", trains)
+        if f"{letter}_norm" in self.norms:
+            return self._norm(value, trains, width=self.arch.head_dim)
+        return value
 
     def _attention_backward_bytes(self, query: Value) -> int:
         """Flash attention's backward: dq summed in 32 bits, row sums, dk and dv per query head."""
@@ -270,12 +276,15 @@ class DecoderStep:
 
     def _linear(self, value: Value, name: str, trains: bool) -> Value:
         linear = self.linears[name]
+        if self._is_target(name):
+            return self._adapted(value, linear)
+        return self._base(value, linear, trains)
+
+    def _base(self, value: Value, linear: Linear, trains: bool) -> Value:
         if self.plan.is_quantized:
-            base = self._linear_4bit(value, linear)
-        else:
-            weight = self._weight(linear.in_features * linear.out_features, trains=trains)
-            base = self._matmul(value, weight, linear.out_features)
-        return self._adapted(value, base, linear) if self._is_target(name) else base
+            return self._linear_4bit(value, linear)
+        weight = self._weight(linear.in_features * linear.out_features, trains=trains)
+        return self._matmul(value, weight, linear.out_features)
 
     def _is_target(self, name: str) -> bool:
         targets = self.plan.adapter.target_modules
@@ -316,28 +325,27 @@ class DecoderStep:
         compute = self.weight_itemsize
         itemsize = value.itemsize
         value = tape.cast(value, compute)
-        whole = count * compute
+        whole = count * compute  # the weight as it was
+        scales = 8 * -(-count // 64) if self.plan.double_quant else 0  # in 32 bits, twice
         result = tape.op(
             (value,),
             self.tokens * linear.out_features,
             compute,
-            needs=whole,
+            needs=whole + scales,
             backward_needs=whole,
         )
         return tape.cast(result, itemsize)
 
-    def _adapted(self, value: Value, base: Value, linear: Linear) -> Value:
+    def _adapted(self, value: Value, linear: Linear) -> Value:
         """LoRA beside a frozen linear: base + B(A(dropout(x))) * scale."""
         tape, adapter = self.tape, self.plan.adapter
+        result = self._base(value, linear, trains=False)
+        itemsize = result.itemsize
         if not (self.plan.is_quantized and self.autocast):
             value = tape.cast(value, self.adapter_itemsize)
         dropped = value
         if adapter.dropout:
-            mask = Storage(tape.account, value.count, "activations")
-            dropped = tape.op((value,), value.count, value.itemsize)
-            if dropped.node and tape.nodes and tape.nodes[-1] is dropped.node:
-                dropped.node.saved.append(mask)
-            del mask
+            dropped = tape.op((value,), value.count, value.itemsize, keeps=value.count)
         down = self._adapter_weight(linear.in_features)
         up = self._adapter_weight(linear.out_features)
         inner = self._matmul(dropped, down, adapter.r)
@@ -346,15 +354,42 @@ class DecoderStep:
         del inner
         outer = tape.op((outer,), outer.count, outer.itemsize)  # times alpha / r
         if self.plan.is_quantized and not self.autocast:
-            outer = tape.cast(outer, base.itemsize)
-        return tape.cast(tape.add(base, outer), base.itemsize)
+            outer = tape.cast(outer, itemsize)
+        result = tape.add(result, outer)
+        del outer
+        return tape.cast(result, itemsize)
 
     def _adapter_weight(self, features: int) -> Value:
         return Value(features * self.plan.adapter.r, self.adapter_itemsize, None, self._leaf())
 
 
+@dataclass(slots=True)
+class _Group:
+    """A run of equal layers, of which the first two were written down.
+
+    ``starts`` says how many nodes came before each, ``repeats`` how many layers are like the
+    second.
+    """
+
+    repeats: int
+    starts: list[int] = field(default_factory=list)
+
+
+def _scaled(sizes: Sizes, times: int) -> Sizes:
+    return {component: times * size for component, size in sizes.items()}
+
+
+def _as_repeated(moment: Moment, freed: list[Sizes], num_done: int) -> Moment:
+    """Add what the repeated layers hold: gradients where their backward is done, else the rest."""
+    for index, sizes in enumerate(freed):
+        kept: Sizes = dict(sizes)
+        made: Sizes = {"gradients": -kept.pop("gradients", 0)}
+        moment = moment.plus(made if index < num_done else kept)
+    return moment
+
+
 def _difference(now: Sizes, before: Sizes) -> Sizes:
-    return {component: size - before.get(component, 0) for component, size in now.items()}
+    return {name: now.get(name, 0) - before.get(name, 0) for name in (*now, *before)}
 
 
 def _fullest(moments: list[Moment]) -> Moment:

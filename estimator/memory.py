@@ -18,7 +18,7 @@ from estimator.tape import Moment
 
 GIB = 2**30
 
-DECODERS = ("llama", "mistral", "qwen2")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """The model types whose layers :mod:`estimator.decoder_step` describes."""
 
 

@@ -55,6 +55,21 @@ class Account:
         self.live[component] -= size
         self._total -= size
 
+    def relabel(self, old: Component, new: Component, size: int) -> None:
+        """Count a storage as something else."""
+        self.live[old] -= size
+        self.live[new] = self.live.get(new, 0) + size
+
+    def top(self) -> tuple[int, Sizes]:
+        """Return the fullest moment so far, for :meth:`return_to`."""
+        if self._total > self._top:
+            self._top, self._at_top = self._total, dict(self.live)
+        return self._top, self._at_top
+
+    def return_to(self, top: tuple[int, Sizes]) -> None:
+        """Forget what was fuller than ``top``: it did not happen."""
+        self._top, self._at_top = top
+
     def cut(self) -> Moment:
         """Return the fullest moment since the last cut, and begin anew."""
         if self._total > self._top:
@@ -83,10 +98,11 @@ class Node:
     """One operation in backward: whom its gradients go to, what it kept, what it needs.
 
     ``targets`` are the nodes of its inputs, each with the size of the gradient and its component.
-    ``passes`` says that the gradient is handed on as it is, as an addition does.
+    ``passes`` says that the gradient is handed on as it is, as an addition does. ``checkpoint``
+    is there where what it kept has to be computed again first.
     """
 
-    __slots__ = ("extra", "grad", "passes", "saved", "targets")
+    __slots__ = ("checkpoint", "extra", "grad", "passes", "saved", "targets")
 
     def __init__(
         self, inputs: Iterable[Value], saved: list[Storage], extra: int = 0, passes: bool = False
@@ -95,6 +111,7 @@ class Node:
             (one.node, one.size, one.kind) for one in inputs if one.node is not None
         ]
         self.saved = saved
+        self.checkpoint: _Checkpoint | None = None
         self.extra = extra
         self.passes = passes
         self.grad: Storage | None = None
@@ -109,6 +126,8 @@ class Node:
         grad, self.grad = self.grad, None
         if grad is None:
             return
+        if self.checkpoint:
+            self.checkpoint.run_again(tape)
         if self.passes:
             for node, size, kind in self.targets:
                 node.receive(grad if size == grad.size else Storage(tape.account, size, kind))
@@ -150,32 +169,28 @@ class Leaf(Node):
             self.grad = None
 
 
-class _Checkpoint(Node):
-    """A stretch that kept only its input: backward runs it forward again first."""
+class _Checkpoint:
+    """A stretch that kept only its input: the first node that wants more runs it again."""
 
-    __slots__ = ("function", "value")
+    __slots__ = ("function", "nodes", "value")
 
     def __init__(self, function: Callable[[Value], Value], value: Value) -> None:
-        super().__init__((), [])
         self.function = function
         self.value = value
+        self.nodes: list[Node] = []
 
-    def run(self, tape: Tape) -> None:
-        grad, self.grad = self.grad, None
-        outer = self.value.node
-        entry = Leaf(uses=2, keeps=True) if outer else None
-        value = Value(self.value.count, self.value.itemsize, self.value.storage, entry)
-        del self.value
-        start = len(tape.nodes)
-        end = self.function(value).node
-        del value
-        if end and grad:
-            end.receive(grad)
-            del grad
-            tape.backward(start)
-        if outer and entry and entry.grad:
-            received, entry.grad = entry.grad, None
-            outer.receive(received)
+    def run_again(self, tape: Tape) -> None:
+        """Give the stretch's nodes what they would have kept, once."""
+        if not self.nodes:
+            return
+        value = Value(self.value.count, self.value.itemsize, self.value.storage, self.value.node)
+        nodes, tape.nodes = tape.nodes, []
+        self.function(value)
+        again, tape.nodes = tape.nodes, nodes
+        tape.account.return_to(tape.last_save)  # it stops once the last saved tensor is there
+        for node, same in zip(self.nodes, again, strict=True):
+            node.saved = same.saved
+        self.nodes = []
 
 
 class Value:
@@ -211,7 +226,8 @@ class Tape:
     def __init__(self) -> None:
         self.account = Account()
         self.nodes: list[Node] = []
-        self._records = True
+        self.last_save: tuple[int, Sizes] = (0, {})
+        self._checkpoint: _Checkpoint | None = None
 
     def op(
         self,
@@ -222,6 +238,7 @@ class Tape:
         saves: tuple[Value, ...] = (),
         holds: tuple[Value, ...] = (),
         saves_result: bool = False,
+        keeps: int = 0,
         component: Component = "temporaries",
         needs: int = 0,
         backward_needs: int = 0,
@@ -236,32 +253,45 @@ class Tape:
             saves: Values that backward wants: from here on they are activations.
             holds: The same, but they stay what they are (16-bit copies of weights).
             saves_result: Whether backward wants the result.
+            keeps: Bytes of a second result that only backward wants (a mask, row sums).
             component: What the result is.
             needs: Bytes that it takes and gives back while it runs.
             backward_needs: The same, in backward.
             passes: Whether backward hands the gradient on as it is.
         """
+        if saves or holds:
+            self.last_save = self.account.top()
         scratch = Storage(self.account, needs)
+        second = Storage(self.account, keeps, "activations")
         result = Value(count, itemsize, Storage(self.account, count * itemsize, component), None)
         del scratch
         node = Node(inputs, [], backward_needs, passes)
         if not node.targets:
             return result
         result.node = node
-        if self._records:
+        self.nodes.append(node)
+        wants = bool(saves or holds or saves_result or keeps)
+        if self._checkpoint is not None:
+            self._checkpoint.nodes.append(node)
+            node.checkpoint = self._checkpoint if wants else None
+        elif wants:
             for value in (*saves, result) if saves_result else saves:
                 self._keep(node, value.storage)
             node.saved += [value.storage for value in holds if value.storage]
-            self.nodes.append(node)
+            node.saved.append(second)
+        if saves_result:
+            self.last_save = self.account.top()
         return result
 
     def _keep(self, node: Node, storage: Storage | None) -> None:
         if storage is None:
             return
         node.saved.append(storage)
+        self._relabel(storage)
+
+    def _relabel(self, storage: Storage) -> None:
         if storage.component == "temporaries":
-            self.account.born("activations", storage.size)
-            self.account.died("temporaries", storage.size)
+            self.account.relabel("temporaries", "activations", storage.size)
             storage.component = "activations"
 
     def cast(self, value: Value, itemsize: int) -> Value:
@@ -279,15 +309,11 @@ class Tape:
 
     def checkpoint(self, function: Callable[[Value], Value], value: Value) -> Value:
         """Run ``function`` and keep only its input; backward will run it again."""
-        self._records = False
+        checkpoint = self._checkpoint = _Checkpoint(function, value)
         result = function(value)
-        self._records = True
-        if result.node is not None:
-            node = _Checkpoint(function, value)
-            if value.storage is not None:
-                self._keep(node, value.storage)
-            result.node = node
-            self.nodes.append(node)
+        self._checkpoint = None
+        if checkpoint.nodes and value.storage:
+            self._relabel(value.storage)
         return result
 
     def backward(self, down_to: int = 0) -> None:
