@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from estimator.plan import FineTunePlan
@@ -83,7 +82,7 @@ def test_a_probe_stops_at_the_end_of_a_step_and_keeps_what_it_measured(
     assert result is not None
     assert result.stopped_early
     assert result.measured is not None
-    assert not psutil.pid_exists(run.status().pid or 0)
+    waited(run, lambda status: status.worker() is None)
 
 
 def test_out_of_memory_is_a_result_with_changes_that_fit(tiny_plan: FineTunePlan) -> None:
