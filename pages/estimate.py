@@ -7,17 +7,19 @@ import streamlit as st
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu, common_gpus
 from estimator.memory import NoFormula
-from estimator.plan import FineTunePlan, parse_plan
+from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from pages.ui import charts, readings, show
 from pages.ui.navigation import PROVE, ensure_routed
-from pages.ui.plan_form import METHODS, plan_document
+from pages.ui.plan_form import METHODS, ask_plan
 from pages.ui.state import carried
 from reports.explain import full_states
-from reports.units import count, gib
+from reports.units import count, duration, gib
 from trainer.launch import WorkerFailed
 
 ensure_routed()
+
+Plans = dict[str, FineTunePlan]
 
 
 def page() -> None:
@@ -26,27 +28,22 @@ def page() -> None:
     st.markdown("What one training step needs on a GPU, for each method, before you rent one.")
     form, results = st.columns([1, 2], gap="large")
     with form:
-        document = plan_document()
+        asked = ask_plan()
     with results:
         try:
-            show_results(parse_plan(document, name="plan"))
+            show_results(asked.method, {method: asked.plan(method) for method in METHODS})
         except InputError as error:
             show.problems(error)
 
 
-def show_results(plan: FineTunePlan) -> None:
-    """Show every reading there is of a plan, for each method, and what to do next."""
-    try:
-        estimates = readings.formula(plan, METHODS)
-    except NoFormula as refusal:
-        estimates = []
-        st.info(
-            f"There is no formula for this plan: {show.plain(str(refusal))}. "
-            "The dry run below reads it all the same."
-        )
+def show_results(method: str, plans: Plans) -> None:
+    """Show every reading there is of each method's plan, and what to do next."""
+    plan = plans[method]
+    formulas = read_formulas(plans)
     headline = st.container()
-    make_dry_runs(plan)
-    rows = with_dry_runs(plan, estimates)
+    asked = dry_run_buttons(method)
+    progress = st.container()
+    rows = with_dry_runs(plans, formulas)
     if rows:
         with headline:
             show_headline(plan, rows)
@@ -55,39 +52,62 @@ def show_results(plan: FineTunePlan) -> None:
             st.markdown(show.plain(sentence))
         show_details(rows)
     show_next(plan)
+    with progress:
+        worked = [make_dry_run(plans[method]) for method in asked]
+        if worked and all(worked):
+            st.rerun()
 
 
-def make_dry_runs(plan: FineTunePlan) -> None:
-    """Offer the dry run of the plan's method or of all, and make it with its progress shown."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        name = show.method_name(plan.method)
-        one = st.button(f"Dry run {name}", icon=":material/play_arrow:")
-        every = st.button("Dry run all three")
-        st.caption(
-            "Runs the real training step on tensors without data: seconds, no GPU, no weights."
+def read_formulas(plans: Plans) -> dict[str, MemoryEstimate]:
+    """Return the formula readings there are, and show why there is none for the others."""
+    found, refusals = {}, {}
+    for method, plan in plans.items():
+        try:
+            found[method] = readings.formula(plan)
+        except NoFormula as refusal:
+            refusals.setdefault(refusal.reason, []).append(show.method_name(method))
+    for reason, names in refusals.items():
+        st.info(
+            f"No formula for {', '.join(names)}. {show.plain(reason)} "
+            "The dry run reads it all the same."
         )
-    for method in METHODS if every else (plan.method,) if one else ():
-        variant = plan.changed(method=method)
-        with st.status(f"Dry run of {show.method_name(method)}") as status:
-            try:
-                made = readings.dry_run(variant, lambda text: status.update(label=text))
-            except InputError as error:
-                status.update(label="The dry run cannot read this plan", state="error")
-                show.problems(error)
-            except WorkerFailed as error:
-                status.update(label="The dry run failed", state="error", expanded=True)
-                st.code(str(error), language=None, wrap_lines=True)
-            else:
-                label = f"Dry run of {show.method_name(method)}: {made.seconds:.1f} s"
-                status.update(label=label, state="complete")
+    return found
 
 
-def with_dry_runs(plan: FineTunePlan, estimates: list[MemoryEstimate]) -> list[MemoryEstimate]:
-    """Return the formula's estimates, each followed by the dry run of the same plan if known."""
-    formulas = {estimate.plan.method: estimate for estimate in estimates}
+def dry_run_buttons(method: str) -> tuple[str, ...]:
+    """Offer the dry run of the chosen method or of all, and return the methods asked for."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        one = st.button(f"Dry run {show.method_name(method)}", icon=":material/play_arrow:")
+        every = st.button("Dry run all three")
+        st.caption("The real training step, traced without data: no GPU and no weights needed.")
+    return METHODS if every else (method,) if one else ()
+
+
+def make_dry_run(plan: FineTunePlan) -> bool:
+    """Make a dry run with its progress shown, and return whether it worked."""
+    name = f"Dry run of {show.method_name(plan.method)}"
+    with st.status(name) as status:
+        try:
+            made = readings.dry_run(
+                plan, lambda activity: status.update(label=f"{name}: {show.plain(activity)}")
+            )
+        except InputError as error:
+            status.update(label=f"{name}: not possible", state="error", expanded=True)
+            show.problems(error)
+            return False
+        except WorkerFailed as error:
+            status.update(label=f"{name}: failed", state="error", expanded=True)
+            st.code(str(error), language=None, wrap_lines=True)
+            return False
+        status.update(label=f"{name}: {duration(made.seconds)}", state="complete")
+        return True
+
+
+def with_dry_runs(plans: Plans, formulas: dict[str, MemoryEstimate]) -> list[MemoryEstimate]:
+    """Return each method's formula reading, followed by its dry run where that is known."""
     rows = []
-    for method in METHODS:
-        pair = (formulas.get(method), readings.known_dry_run(plan.changed(method=method)))
+    for method, plan in plans.items():
+        pair = (formulas.get(method), readings.known_dry_run(plan))
         rows += [estimate for estimate in pair if estimate]
     return rows
 
@@ -139,7 +159,8 @@ def show_details(rows: list[MemoryEstimate]) -> None:
     """Show the tables behind the chart, each number under its provenance."""
     fits, parts, why = st.tabs(["Which GPU", "By component", "Assumptions"])
     with fits:
-        show.fits_table(rows)
+        best = {estimate.plan.method: estimate for estimate in rows}  # a dry run comes last
+        show.fits_table(list(best.values()))
     with parts:
         show.breakdown_table(rows, [show.reading_name(estimate) for estimate in rows])
     with why:

@@ -122,7 +122,7 @@ def curve(steps: Sequence[int], values: Sequence[float | None], title: str) -> g
         height=220,
         margin={"l": 0, "r": 12, "t": 8, "b": 0},
         xaxis={"title": "step", "rangemode": "tozero", "tickformat": "d"},
-        yaxis={"title": title},
+        yaxis={"title": title, "rangemode": "tozero"},
         showlegend=False,
     )
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,7 @@ import streamlit as st
 
 from estimator.catalogue import bundled_models, find_bundled_model
 from estimator.gpus import bundled_gpus
-from estimator.plan import Optimizer
+from estimator.plan import FineTunePlan, Optimizer, parse_plan
 from pages.ui.show import METHOD_NAMES, method_name
 from reports.units import count
 
@@ -21,11 +22,38 @@ _PROJECT = Path(__file__).parents[2]
 _TINY_DATA = "examples/questions.jsonl"
 _FIRST_MODEL = "meta-llama/Llama-2-7b-hf"
 _FIRST_GPU = "RTX 4090"
-_PRECISIONS = {"mixed": ("fp32", "bf16"), "pure bf16": ("bf16", "none")}
+_PRECISIONS = ("mixed", "pure bf16")
 
 
-def plan_document() -> dict[str, Any]:
-    """Show the form and return the plan document that it describes, not yet checked."""
+@dataclass(frozen=True, slots=True)
+class PlanForm:
+    """What the form says, for whichever method."""
+
+    method: str
+    precision: str
+    shared: dict[str, Any]
+
+    def plan(self, method: str) -> FineTunePlan:
+        """Return the plan for a method.
+
+        In mixed precision what is trained is stored in fp32, what is frozen in bf16, and all of
+        it is computed in bf16. In pure bf16 there is nothing else.
+
+        Raises:
+            InputError: The form describes no possible plan.
+        """
+        mixed = self.precision == "mixed"
+        rank = self.shared["adapter"]["r"]
+        dtypes = {
+            "weights_dtype": "fp32" if mixed and method == "full" else "bf16",
+            "autocast_dtype": "bf16" if mixed else "none",
+            "adapter": {"r": rank, "alpha": 2 * rank, "dtype": "fp32" if mixed else "bf16"},
+        }
+        return parse_plan(self.shared | dtypes | {"method": method}, name="plan")
+
+
+def ask_plan() -> PlanForm:
+    """Show the form and return what it says, not yet checked."""
     models = [*(card.id for card in bundled_models()), TINY_MODEL]
     model = st.selectbox(
         "Model",
@@ -51,9 +79,10 @@ def plan_document() -> dict[str, Any]:
     )
     precision = st.selectbox(
         "Precision",
-        list(_PRECISIONS),
-        help="Mixed: fp32 weights, computed in bf16; a full fine-tune with AdamW then takes 16 "
-        "bytes a parameter. Pure bf16: weights and arithmetic in bf16.",
+        _PRECISIONS,
+        help="Mixed: what is trained is stored in fp32, what is frozen in bf16, all is computed in "
+        "bf16; a full fine-tune with AdamW then takes 16 bytes a parameter. "
+        "Pure bf16: stored and computed in bf16.",
         key="precision",
         bind="query-params",
     )
@@ -105,14 +134,10 @@ def plan_document() -> dict[str, Any]:
             key="optimizer",
             bind="query-params",
         )
-    weights_dtype, autocast_dtype = _PRECISIONS[precision]
     is_tiny = model == TINY_MODEL
-    return {
+    shared = {
         "model": str(_PROJECT / TINY_MODEL) if is_tiny else model or "",
-        "method": method,
-        "adapter": {"r": lora_r, "alpha": 2 * lora_r},
-        "weights_dtype": weights_dtype,
-        "autocast_dtype": autocast_dtype,
+        "adapter": {"r": lora_r},
         "optimizer": optimizer,
         "micro_batch_size": micro_batch_size,
         "seq_len": seq_len,
@@ -120,6 +145,7 @@ def plan_document() -> dict[str, Any]:
         "gpu": gpu,
         "data": {"path": str(_PROJECT / _TINY_DATA)} if is_tiny else {},
     }
+    return PlanForm(method, precision, shared)
 
 
 def _about(model: str | None) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import streamlit as st
-from estimator.compare import compare_methods
 
 from estimator.estimate import MemoryEstimate
+from estimator.memory import read_formula
 from estimator.plan import FineTunePlan
 from trainer import launch
 
@@ -22,19 +22,19 @@ class _Slot:
     estimate: MemoryEstimate | None = None
 
 
-def formula(plan: FineTunePlan, methods: tuple[str, ...]) -> list[MemoryEstimate]:
-    """Return the formula reading of a plan for each of some methods.
+def formula(plan: FineTunePlan) -> MemoryEstimate:
+    """Return the formula reading of a plan.
 
     Raises:
         InputError: The model cannot be found or described.
         NoFormula: The closed form does not hold for this plan.
     """
-    return _formula(plan.model_dump_json(), methods)
+    return _formula(plan.model_dump_json())
 
 
 @st.cache_data(ttl=60, max_entries=256, show_spinner=False)
-def _formula(plan_json: str, methods: tuple[str, ...]) -> list[MemoryEstimate]:
-    return compare_methods(FineTunePlan.model_validate_json(plan_json), methods=methods)
+def _formula(plan_json: str) -> MemoryEstimate:
+    return read_formula(FineTunePlan.model_validate_json(plan_json))
 
 
 @st.cache_resource(ttl=3600, max_entries=64, show_spinner=False)

@@ -40,8 +40,8 @@ def show_runs(runs: Sequence[Run]) -> None:
 def _show_row(run: Run) -> None:
     status = run.status()
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{state_badge(status)} {_title(run)}")
-        st.page_link(PROVE, label="Open", query_params={"run": run.id})
+        label = f"{state_badge(status)} {_title(run)}"
+        st.page_link(PROVE, label=label, query_params={"run": run.id})
         if not status.is_final and st.button("Stop", key=f"stop_{run.id}"):
             with st.spinner("Stopping at the end of this step"):
                 stop(run)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from estimator.estimate import MemoryEstimate
-from estimator.gpus import GIB
 from estimator.problems import InputError
 from pages.ui import charts, show
 from pages.ui.run_table import state_badge
-from reports.units import count, duration, gib, percent
+from reports.units import GIB, MIB, count, duration, gib, percent
 from trainer.launch import stop
 from trainer.results import OutOfMemory, ProbeResult
 from trainer.runs import Run
@@ -53,7 +52,8 @@ def _curves(run: Run) -> None:
         return
     steps = [row["step"] for row in rows]
     losses = [row["loss"] for row in rows]
-    peaks = [row["peak_allocated_bytes"] / GIB for row in rows]
+    peaks = [row["peak_allocated_bytes"] for row in rows]
+    unit, unit_bytes = ("GiB", GIB) if max(peaks) > GIB // 10 else ("MiB", MIB)
     left, right = st.columns(2)
     with left:
         st.markdown("**Loss**")
@@ -64,12 +64,12 @@ def _curves(run: Run) -> None:
             alt=f"Loss over {len(steps)} steps, from {losses[0]:.4g} to {losses[-1]:.4g}.",
         )
     with right:
-        st.markdown("**Peak allocated memory** (measured)")
+        st.markdown("**Peak allocated memory**, measured")
         st.plotly_chart(
-            charts.curve(steps, peaks, "GiB"),
+            charts.curve(steps, [peak / unit_bytes for peak in peaks], unit),
             key="memory",
             config=charts.CONFIG,
-            alt=f"Peak memory of {len(steps)} steps, at most {max(peaks):.3g} GiB.",
+            alt=f"Peak memory of {len(steps)} steps, at most {gib(max(peaks))}.",
         )
 
 
@@ -91,7 +91,7 @@ def _show_result(run: Run) -> None:
 
 def _show_out_of_memory(found: OutOfMemory) -> None:
     st.error(
-        f"**Out of memory in the {show.plain(found.phase)}.** "
+        f"**Out of memory in the {show.plain(found.phase)} phase.** "
         f"Asked for {gib(found.requested_bytes)} more, with {gib(found.allocated_bytes)} of "
         f"{gib(found.capacity_bytes)} in use. {show.plain(found.message)}"
     )
@@ -113,8 +113,10 @@ def _show_readings(result: ProbeResult) -> None:
         st.markdown(_verdict(result, result.measured))
     if result.formula_refusal:
         st.caption(f"No formula for this plan: {show.plain(result.formula_refusal)}")
-    show.breakdown_table(list(readings.values()), list(readings))
-    _facts(result)
+    if readings:
+        show.breakdown_table(list(readings.values()), list(readings))
+    if result.measured:
+        _facts(result)
 
 
 def _verdict(result: ProbeResult, measured: MemoryEstimate) -> str:
@@ -136,8 +138,8 @@ def _facts(result: ProbeResult) -> None:
         if result.tokens_per_second is not None:
             st.metric("Tokens per second", count(round(result.tokens_per_second)), width="content")
         if result.first_loss is not None and result.last_loss is not None:
-            change = f"{result.last_loss - result.first_loss:+.3f}"
-            st.metric("Last loss", f"{result.last_loss:.3f}", change, "inverse", width="content")
+            both = f"{result.first_loss:.3f}, {result.last_loss:.3f}"
+            st.metric("First and last loss", both, width="content")
     st.caption(
         f"Weights: {result.weights}. Data: {show.plain(result.data)}. "
         + ", ".join(f"{name} {version}" for name, version in result.software.items())

@@ -13,6 +13,7 @@ from reports.units import gib
 
 METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
 _BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
+_PEAK = "**peak allocated**"
 _COLORS = {"yes": "green", "tight": "orange", "no": "red"}
 
 
@@ -75,16 +76,19 @@ def fits_table(estimates: Sequence[MemoryEstimate]) -> None:
 
 
 def breakdown_table(estimates: Sequence[MemoryEstimate], names: Sequence[str]) -> None:
-    """Show each estimate's components at its peak, and the totals that follow from it."""
-    columns = {}
-    for name, estimate in zip(names, estimates, strict=True):
-        sizes = {
-            component.replace("_", " "): gib(estimate.components_bytes.get(component))
-            for component in COMPONENTS
-        }
-        sizes["**peak allocated**"] = f"**{gib(estimate.peak_allocated_bytes)}**"
-        sizes["reserved by the allocator"] = gib(estimate.peak_reserved_bytes)
-        sizes["CUDA context"] = gib(estimate.context_bytes)
-        sizes["total, as nvidia-smi shows"] = gib(estimate.total_bytes)
-        columns[name] = sizes
-    st.table(pd.DataFrame(columns), border="horizontal", alt="Memory by component at the peak")
+    """Show each estimate's components at its peak, and the totals that follow from it.
+
+    Parts that are nothing, or not known, in every column are left out.
+    """
+    rows: dict[str, list[int | None]] = {
+        component.replace("_", " "): [one.components_bytes.get(component) for one in estimates]
+        for component in COMPONENTS
+    }
+    rows[_PEAK] = [one.peak_allocated_bytes for one in estimates]
+    rows["reserved by the allocator"] = [one.peak_reserved_bytes for one in estimates]
+    rows["CUDA context"] = [one.context_bytes for one in estimates]
+    rows["total, as nvidia-smi shows"] = [one.total_bytes for one in estimates]
+    shown = {name: [gib(size) for size in sizes] for name, sizes in rows.items() if any(sizes)}
+    shown[_PEAK] = [f"**{size}**" for size in shown[_PEAK]]
+    table = pd.DataFrame.from_dict(shown, orient="index", columns=list(names))
+    st.table(table, border="horizontal", alt="Memory by component at the peak")
