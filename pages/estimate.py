@@ -50,8 +50,9 @@ def show_results(method: str, plans: Plans) -> None:
         show_chart(plan, rows)
         if sentence := full_states(rows):
             st.markdown(show.plain(sentence))
-        show_details(rows)
     show_next(plan)
+    if rows:
+        show_details(rows)
     with progress:
         worked = [make_dry_run(plans[method]) for method in asked]
         if worked and all(worked):
