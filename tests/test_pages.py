@@ -188,7 +188,7 @@ class TestEstimate:
         assert app.session_state["method"] == "lora"
 
     def test_where_there_is_no_formula_the_dry_run_is_offered(self, open_page):
-        app = open_page("estimate", model="Qwen/Qwen3-8B")
+        app = open_page("estimate", model="openai/gpt-oss-20b")
         assert "No formula for Full, LoRA, QLoRA" in app.info[0].value
         assert button(app, "Dry run all three")
 
