@@ -13,6 +13,7 @@ _BLOCK = 64  # weights that share one 4-bit scale
 _SCALE_BLOCK = 256  # scales that share one second-level scale
 _OPTIMIZER_BLOCK = 256  # values that share one scale in an 8-bit optimizer
 _SMALLEST_8_BIT = 4096  # bitsandbytes keeps the states of smaller tensors in 32 bits
+_SMALLEST_PAGED = 100_000  # it pages the states of tensors of at least this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ def target_linears(plan: FineTunePlan, architecture: Architecture) -> tuple[Line
 def read_states(plan: FineTunePlan, architecture: Architecture) -> States:
     """Return what the plan's step holds on one GPU, to the byte.
 
-    Not counted: rotary tables and step counters, a few KiB together.
+    Not counted: rotary tables and step counters, a few KiB together, and what a paged optimizer
+    keeps in managed memory, which the driver moves between GPU and host.
     """
     trained = Counts(_trained(plan, architecture))
     itemsize = BYTES_PER_VALUE[plan.adapter.dtype if plan.uses_adapter else plan.weights_dtype]
@@ -128,10 +130,12 @@ def _optimizer_states(plan: FineTunePlan, trained: Counts, itemsize: int) -> int
         return 0
     if name == "adafactor":
         return sum(times * _adafactor_bytes(shape) for shape, times in trained.shapes)
+    paged = plan.optimizer != name  # then large states lie in managed memory, not on the GPU
+    sizes = [(prod(shape), times) for shape, times in trained.shapes]
+    sizes = [(n, times) for n, times in sizes if not (paged and n >= _SMALLEST_PAGED)]
     num_states = 1 if name.startswith("lion") else 2
     if not name.endswith("8bit"):
-        return num_states * 4 * trained.total
-    sizes = ((prod(shape), times) for shape, times in trained.shapes)
+        return num_states * 4 * sum(count * times for count, times in sizes)
     tables = num_states * 256 * 4  # one code book for each kind of state
     return tables + num_states * sum(times * _bytes_in_8_bit(count) for count, times in sizes)
 
