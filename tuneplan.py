@@ -131,11 +131,12 @@ def probe(
 ) -> None:
     """Fine-tune for a few steps here, and lay what it took beside the estimate."""
     from commands.watch import run_probe
+    from estimator.compare import under_method
     from estimator.plan import load_plan
     from trainer.results import ProbeRequest
 
     chosen = load_plan(plan, overrides or ())
-    plans = [chosen.changed(method=one) for one in method] if method else [chosen]
+    plans = [under_method(chosen, one) for one in method] if method else [chosen]
     requests = [
         ProbeRequest(
             plan=one,

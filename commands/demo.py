@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from estimator.compare import compare_methods
 from rich.console import Console, RenderableType
 from rich.rule import Rule
 
@@ -12,6 +11,7 @@ from advisor.recommend import recommend
 from advisor.scenario import load_scenario
 from commands.shared import METHODS
 from commands.watch import run_probe
+from estimator.compare import compare_methods, under_method
 from estimator.documents import write_out
 from estimator.plan import load_plan
 from reports import html, terminal
@@ -42,7 +42,7 @@ def run_demo(examples: Path, output: Path) -> bool:
     outcomes = [
         run_probe(
             ProbeRequest(
-                plan=tiny.changed(method=method),
+                plan=under_method(tiny, method),
                 data_path=tiny.data.path,
                 num_steps=6,
                 device="cpu",

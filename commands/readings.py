@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import typer
-from estimator.compare import compare_methods
-from estimator.memory import NoFormula, read_formula
 
 from commands.watch import Progress
+from estimator.compare import compare_methods, under_method
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
+from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan
 from trainer import launch
 
@@ -19,7 +19,7 @@ def read_plan(plan: FineTunePlan, *, by_dry_run: bool = False) -> MemoryEstimate
         try:
             return read_formula(plan)
         except NoFormula as error:
-            typer.echo(f"{error}: taking the dry run instead", err=True)
+            typer.echo(f"{error} Taking the dry run instead.", err=True)
     with Progress(f"dry run of {plan.method}") as progress:
         return launch.dry_run(plan, on_progress=progress)
 
@@ -31,6 +31,6 @@ def read_methods(
     try:
         return compare_methods(plan, gpus=gpus)
     except NoFormula as error:
-        typer.echo(f"{error}: taking dry runs instead", err=True)
-    found = [read_plan(plan.changed(method=method), by_dry_run=True) for method in methods]
+        typer.echo(f"{error} Taking dry runs instead.", err=True)
+    found = [read_plan(under_method(plan, method), by_dry_run=True) for method in methods]
     return [reading.judged(gpus) for reading in found] if gpus else found

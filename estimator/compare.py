@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
 from estimator.memory import read_formula
-from estimator.plan import FineTunePlan, Method
+from estimator.plan import FineTunePlan
 
-METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
+METHODS: tuple[str, ...] = ("full", "lora", "qlora")
 
 
 def compare_methods(
-    plan: FineTunePlan, methods: Sequence[Method] = METHODS, gpus: Sequence[Gpu] = ()
+    plan: FineTunePlan, methods: Sequence[str] = METHODS, gpus: Sequence[Gpu] = ()
 ) -> list[MemoryEstimate]:
-    """Return the formula's reading of ``plan`` under each method; all else stays as it is.
+    """Return the formula's reading of ``plan`` under each method.
 
     Args:
-        plan: What is compared; its own method need not be among ``methods``. Quantization
-            follows the method: qlora takes the plan's own, or nf4.
+        plan: What is compared; its own method need not be among ``methods``. What changes with
+            the method is told at :func:`under_method`.
         methods: In the order in which they come back.
         gpus: What to judge them against, in place of the plan's GPU and the common ones.
 
@@ -27,11 +27,24 @@ def compare_methods(
         NoFormula: The formula does not hold for one of them.
         InputError: The plan is not possible with one of the methods, or its model is not found.
     """
-    estimates = [read_formula(_under(plan, method)) for method in methods]
+    estimates = [read_formula(under_method(plan, method)) for method in methods]
     return [one.judged(tuple(gpus)) for one in estimates] if gpus else estimates
 
 
-def _under(plan: FineTunePlan, method: Method) -> FineTunePlan:
+def under_method(plan: FineTunePlan, method: str) -> FineTunePlan:
+    """Return the plan as people run it with another method.
+
+    Quantization follows the method: qlora takes the plan's own, or nf4. Mixed precision means
+    that what is trained is stored in fp32 and computed in 16 bits, so weights that an adapter
+    freezes take the 16-bit format.
+
+    Raises:
+        InputError: The plan is not possible with this method.
+    """
     if method == plan.method:
         return plan
-    return plan.changed(method=method)
+    changed = plan.changed(method=method)
+    mixed = plan.weights_dtype == "fp32" and plan.autocast_dtype != "none"
+    if mixed and changed.uses_adapter and not plan.uses_adapter:
+        return changed.changed(weights_dtype=plan.autocast_dtype)
+    return changed
