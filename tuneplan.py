@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import runs
-from commands.shared import METHODS, AsJson, Overrides, PlanFile, show
+from commands.shared import AsJson, Overrides, PlanFile, show
 from estimator.problems import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def compare(
     from reports import terminal
 
     gpus = tuple(find_gpu(name, where=f"--gpu {name}") for name in gpu or ())
-    found = read_methods(load_plan(plan, overrides or ()), METHODS, gpus)
+    found = read_methods(load_plan(plan, overrides or ()), gpus)
     document = {"estimates": [reading.to_document() for reading in found]}
     show(document, lambda: terminal.comparison(found), as_json)
 
@@ -160,11 +160,12 @@ def probe(
 
 def _outcomes(outcomes: list[Outcome]) -> RenderableType:
     from rich.console import Group
+    from rich.text import Text
 
     from reports import terminal
 
     results = [outcome.result for outcome in outcomes if outcome.result]
-    failures = [outcome.sentence for outcome in outcomes if not outcome.is_good]
+    failures = [Text(outcome.sentence) for outcome in outcomes if not outcome.is_good]
     return Group(*([terminal.readings(results)] if results else []), *failures)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.rule import Rule
+from rich.text import Text
 
 from advisor.recommend import recommend
 from advisor.scenario import load_scenario
-from commands.shared import METHODS
 from commands.watch import run_probe
-from estimator.compare import compare_methods, under_method
+from estimator.compare import METHODS, compare_methods, under_method
 from estimator.documents import write_out
 from estimator.plan import load_plan
 from reports import html, terminal
@@ -53,9 +53,9 @@ def run_demo(examples: Path, output: Path) -> bool:
     ]
     results = [outcome.result for outcome in outcomes if outcome.result]
     for outcome in outcomes:
-        console.print(outcome.sentence, soft_wrap=True)
+        console.print(outcome.sentence, soft_wrap=True, markup=False)
 
     write_out(output, html.render(build_report(scenario, results)))
-    show("4. Report", f"{output.resolve()}")
+    show("4. Report", Text(f"{output.resolve()}"))
     show("5. The same step, read three ways", terminal.readings(results))
     return all(outcome.is_good for outcome in outcomes)

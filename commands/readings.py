@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from commands.watch import Progress
-from estimator.compare import compare_methods, under_method
+from estimator.compare import METHODS, compare_methods, under_method
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
 from estimator.memory import NoFormula, read_formula
@@ -24,13 +24,12 @@ def read_plan(plan: FineTunePlan, *, by_dry_run: bool = False) -> MemoryEstimate
         return launch.dry_run(plan, on_progress=progress)
 
 
-def read_methods(
-    plan: FineTunePlan, methods: tuple[str, ...], gpus: tuple[Gpu, ...]
-) -> list[MemoryEstimate]:
+def read_methods(plan: FineTunePlan, gpus: tuple[Gpu, ...]) -> list[MemoryEstimate]:
     """Return one reading per method, all judged against the same GPUs."""
     try:
         return compare_methods(plan, gpus=gpus)
     except NoFormula as error:
         typer.echo(f"{error} Taking dry runs instead.", err=True)
-    found = [read_plan(under_method(plan, method), by_dry_run=True) for method in methods]
+    plans = [under_method(plan, method) for method in METHODS]
+    found = [read_plan(one, by_dry_run=True) for one in plans]
     return [reading.judged(gpus) for reading in found] if gpus else found

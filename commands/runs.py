@@ -38,6 +38,8 @@ def show_(run: RunName, as_json: AsJson = False) -> None:
 @app.command()
 def stop(run: RunName, as_json: AsJson = False) -> None:
     """Stop a run at the end of its step; by force if it does not listen."""
+    from rich.text import Text
+
     from trainer import launch
     from trainer.runs import find_run
 
@@ -48,7 +50,7 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
     sentence = f"{found.id}: {'already ' if was_over else ''}{status.state}. {status.reason}"
     if not status.is_final:
         sentence += f"It was asked to stop; its worker is on {status.host}."
-    show(document, sentence.rstrip, as_json)
+    show(document, lambda: Text(sentence.rstrip()), as_json)
 
 
 @app.command()

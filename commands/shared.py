@@ -12,9 +12,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-METHODS = ("full", "lora", "qlora")
-"""The methods that a comparison lays side by side."""
-
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, YAML or JSON.")]
 Overrides = Annotated[
     list[str] | None,

@@ -43,7 +43,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def __call__(self, text: str, step: int = 0, num_steps: int = 0) -> None:
         """Show ``text``; with ``num_steps`` also how many of them are done."""

@@ -45,7 +45,8 @@ def comparison(readings: Sequence[MemoryEstimate]) -> RenderableType:
     table.add_section()
     table.add_row("allocated", *(_gib_cell(r.peak_allocated_bytes) for r in readings))
     table.add_row("with context", *(_gib_cell(r.smallest_need_bytes) for r in readings))
-    table.add_row("trained", *(count(r.parameters.trainable) for r in readings))
+    table.add_row("weights stored as", *(_stored_as(r.plan) for r in readings))
+    table.add_row("trained parameters", *(count(r.parameters.trainable) for r in readings))
     table.add_row("basis", *(r.basis for r in readings))
     notes = dict.fromkeys(note for reading in readings for note in reading.assumptions)
     plan = readings[0].plan
@@ -76,18 +77,6 @@ def readings(results: Sequence[ProbeResult]) -> RenderableType:
             percent(formula, measured),
             percent(dry_run, measured),
         )
-    speed = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("method", "steps", "first loss", "last loss", "per step", "tokens/s"):
-        speed.add_column(heading, justify="left" if heading == "method" else "right")
-    for result in results:
-        speed.add_row(
-            result.plan.method,
-            str(result.num_steps),
-            number(result.first_loss),
-            number(result.last_loss),
-            duration(result.step_seconds_median),
-            number(result.tokens_per_second, 0),
-        )
     where = ", ".join(dict.fromkeys(f"{r.device_name} ({r.device})" for r in results))
     refusals = dict.fromkeys(r.formula_refusal for r in results if r.formula_refusal)
     return Group(
@@ -96,15 +85,34 @@ def readings(results: Sequence[ProbeResult]) -> RenderableType:
         table,
         *(Text(f"No formula: {refusal}", style="yellow") for refusal in refusals),
         *(out_of_memory(r.out_of_memory) for r in results if r.out_of_memory),
-        speed,
+        _speed([result for result in results if result.num_steps]),
     )
+
+
+def _speed(results: Sequence[ProbeResult]) -> RenderableType:
+    if not results:
+        return Text("")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("method", "steps", "first loss", "last loss", "per step", "tokens/s"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for result in results:
+        table.add_row(
+            result.plan.method,
+            str(result.num_steps),
+            number(result.first_loss),
+            number(result.last_loss),
+            duration(result.step_seconds_median),
+            number(result.tokens_per_second, 0),
+        )
+    return table
 
 
 def out_of_memory(result: OutOfMemory) -> RenderableType:
     """Show what was asked, what was there, and what would make it fit."""
+    used = "" if result.allocated_bytes is None else f" with {gib(result.allocated_bytes)} in use"
     lines = [
-        f"Out of memory in the {result.phase} phase: asked for {gib(result.requested_bytes)} "
-        f"with {gib(result.allocated_bytes)} in use, of {gib(result.capacity_bytes)}.",
+        f"Out of memory in the {result.phase} phase: asked for {gib(result.requested_bytes)}"
+        f"{used}, of {gib(result.capacity_bytes)}.",
     ]
     if result.changes:
         lines.append("These changes make it fit, by the estimate:")
@@ -169,6 +177,10 @@ def _plan_line(plan: FineTunePlan, reading: MemoryEstimate) -> RenderableType:
         ),
         Text(f"basis: {reading.basis}, in {duration(reading.seconds)}", style="dim"),
     )
+
+
+def _stored_as(plan: FineTunePlan) -> str:
+    return plan.quantization if plan.is_quantized else plan.weights_dtype
 
 
 def _batch(plan: FineTunePlan) -> str:
