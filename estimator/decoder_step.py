@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from estimator.architecture import Architecture, Linear
-from estimator.estimate import Component
-from estimator.plan import BYTES_PER_VALUE, FineTunePlan
-from estimator.tape import Leaf, Moment, Sizes, Storage, Tape, Value
+from estimator.architecture import Architecture
+from estimator.byte_account import Moment, Sizes, Storage
+from estimator.plan import FineTunePlan
+from estimator.tape import Leaf, Tape, Value
+from estimator.tape_linears import Linears
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,12 @@ class DecoderStep:
         self.plan = plan
         self.arch = architecture
         self.attention = attention
-        self.accumulates = accumulates
         self.tape = Tape()
+        self.linears = Linears(plan, architecture, self.tape, accumulates=accumulates)
         self.tokens = plan.tokens_per_micro_batch
         self.autocast = plan.autocast_dtype != "none"
-        self.weight_itemsize = BYTES_PER_VALUE[plan.weights_dtype]
-        self.adapter_itemsize = BYTES_PER_VALUE[plan.adapter.dtype]
-        self.stream_itemsize = 4 if plan.prepares_kbit else self.weight_itemsize
         self.trains_all = plan.method == "full"
-        self.linears = {linear.name.rpartition(".")[2]: linear for linear in architecture.linears}
         self.norms = {module.name.rpartition(".")[2] for module in architecture.layer}
-        self.copies: list[Value] = []
-        self.leaves: list[Leaf] = []
 
     # -- the step
 
@@ -66,13 +61,14 @@ class DecoderStep:
         """
         tape, account = self.tape, self.tape.account
         batch = Storage(account, 2 * 8 * self.tokens, "activations")  # ids and labels
-        table = self._weight(
+        table = self.linears.weight(
             self.arch.vocab_size * self.arch.hidden_size,
+            trains=self.trains_all,
             uses=2 if self.arch.tie_word_embeddings else 1,
         )
         embedded = stream = self._embed(table)
         angles = self.plan.seq_len * self.arch.head_dim  # the same in every row of the batch
-        rotary = Storage(account, 2 * angles * self.stream_itemsize)
+        rotary = Storage(account, 2 * angles * self.linears.stream_itemsize)
         forward: list[Moment] = []
         groups: list[_Group] = []
         repeated: Sizes = {}
@@ -92,7 +88,7 @@ class DecoderStep:
         del embedded
         logits, loss = self._head(stream, table)
         forward.append(account.cut().plus(repeated))
-        self.copies.clear()
+        self.linears.copies.clear()
         outputs = logits.storage if self.plan.keep_outputs else None
         del logits, stream
         account.cut()
@@ -130,18 +126,6 @@ class DecoderStep:
         trained = self.plan.num_trained_layers
         return [group for group in ((False, count - trained), (True, trained)) if group[1]]
 
-    def _weight(self, count: int, *, trains: bool | None = None, uses: int = 1) -> Value:
-        """A weight of the model: counted elsewhere, with a gradient where it is trained."""
-        trains = self.trains_all if trains is None else trains
-        leaf = self._leaf(uses) if trains else None
-        return Value(count, self.stream_itemsize, None, leaf)
-
-    def _leaf(self, uses: int = 1) -> Leaf:
-        in_place = uses == 1 or self.autocast
-        leaf = Leaf(uses=uses, keeps=not self.accumulates, adds_in_place=in_place)
-        self.leaves.append(leaf)
-        return leaf
-
     def _embed(self, table: Value) -> Value:
         tape = self.tape
         count = self.tokens * self.arch.hidden_size
@@ -153,8 +137,10 @@ class DecoderStep:
     def _head(self, stream: Value, table: Value) -> tuple[Value, Value]:
         """Write the logits and the loss."""
         tape, vocab = self.tape, self.arch.vocab_size
-        weight = table if self.arch.tie_word_embeddings else self._weight(table.count)
-        logits = self._matmul(stream, weight, vocab, component="logits")
+        weight = table
+        if not self.arch.tie_word_embeddings:
+            weight = self.linears.weight(table.count, trains=self.trains_all)
+        logits = self.linears.matmul(stream, weight, vocab, component="logits")
         floats = tape.cast(logits, 4)
         count = floats.count
         log_softmax = tape.op((floats,), count, 4, saves_result=True, component="logits")
@@ -175,9 +161,12 @@ class DecoderStep:
             if first:
                 first = False
                 return self._layer(value, trains)
-            kept, self.copies = self.copies, []  # recomputation casts the weights anew
+            kept, self.linears.copies = (
+                self.linears.copies,
+                [],
+            )  # recomputation casts the weights anew
             result = self._layer(value, trains)
-            self.copies = kept
+            self.linears.copies = kept
             return result
 
         return self.tape.checkpoint(run, stream)
@@ -206,7 +195,7 @@ class DecoderStep:
         scaled = tape.op((floats, root), count, 4, saves=(floats, root), backward_needs=4 * count)
         del floats, root
         rounded = tape.cast(scaled, itemsize)  # the 32-bit one lives on until the norm returns
-        weight = self._weight(width, trains=trains)
+        weight = self.linears.weight(width, trains=trains)
         saves = (rounded,) if weight.node else ()
         needs = rounded.size if weight.node else 0
         return tape.op((rounded, weight), count, itemsize, saves=saves, backward_needs=needs)
@@ -215,7 +204,7 @@ class DecoderStep:
         tape, arch = self.tape, self.arch
         query = self._projected(value, "q", trains)
         key = self._projected(value, "k", trains)
-        states = self._linear(value, "v_proj", trains)
+        states = self.linears.linear(value, "v_proj", trains=trains)
         del value
         query, key = self._rotary(query), self._rotary(key)
         if self.autocast:
@@ -231,11 +220,11 @@ class DecoderStep:
             backward_needs=self._attention_backward_bytes(query),
         )
         del query, key, states
-        return self._linear(output, "o_proj", trains)
+        return self.linears.linear(output, "o_proj", trains=trains)
 
     def _projected(self, value: Value, letter: str, trains: bool) -> Value:
         """Queries or keys, with a norm over each head where the architecture has one."""
-        value = self._linear(value, f"{letter}_proj", trains)
+        value = self.linears.linear(value, f"{letter}_proj", trains=trains)
         if f"{letter}_norm" in self.norms:
             return self._norm(value, trains, width=self.arch.head_dim)
         return value
@@ -254,7 +243,7 @@ class DecoderStep:
 
     def _rotary(self, value: Value) -> Value:
         tape = self.tape
-        itemsize = max(value.itemsize, self.stream_itemsize)
+        itemsize = max(value.itemsize, self.linears.stream_itemsize)
         by_cos = tape.op((value,), value.count, itemsize)
         half = tape.op((value,), value.count, value.itemsize, needs=value.size // 2)
         by_sin = tape.op((half,), value.count, itemsize)
@@ -263,104 +252,14 @@ class DecoderStep:
 
     def _mlp(self, value: Value, trains: bool) -> Value:
         tape = self.tape
-        gate = self._linear(value, "gate_proj", trains)
+        gate = self.linears.linear(value, "gate_proj", trains=trains)
         active = tape.op((gate,), gate.count, gate.itemsize, saves=(gate,))
         del gate
-        up = self._linear(value, "up_proj", trains)
+        up = self.linears.linear(value, "up_proj", trains=trains)
         del value
         product = tape.op((active, up), up.count, up.itemsize, saves=(active, up))
         del active, up
-        return self._linear(product, "down_proj", trains)
-
-    # -- linear layers
-
-    def _linear(self, value: Value, name: str, trains: bool) -> Value:
-        linear = self.linears[name]
-        if self._is_target(name):
-            return self._adapted(value, linear)
-        return self._base(value, linear, trains)
-
-    def _base(self, value: Value, linear: Linear, trains: bool) -> Value:
-        if self.plan.is_quantized:
-            return self._linear_4bit(value, linear)
-        weight = self._weight(linear.in_features * linear.out_features, trains=trains)
-        return self._matmul(value, weight, linear.out_features)
-
-    def _is_target(self, name: str) -> bool:
-        targets = self.plan.adapter.target_modules
-        return self.plan.uses_adapter and (targets == "all-linear" or name in targets)
-
-    def _matmul(
-        self,
-        value: Value,
-        weight: Value,
-        out_features: int,
-        *,
-        component: Component = "temporaries",
-    ) -> Value:
-        """A matrix product; under autocast in 16 bits, with copies where the inputs have 32."""
-        tape = self.tape
-        if self.autocast:
-            value = tape.cast(value, 2)
-            weight = self._copied(weight)
-        return tape.op(
-            (value, weight),
-            self.tokens * out_features,
-            value.itemsize,
-            saves=(value,) if weight.node else (),
-            holds=(weight,) if value.node else (),
-            component=component,
-        )
-
-    def _copied(self, weight: Value) -> Value:
-        """Autocast's 16-bit copy, which it caches until the forward pass ends if it is trained."""
-        copy = self.tape.cast(weight, 2)
-        if copy is not weight and weight.node is not None:
-            self.copies.append(copy)
-        return copy
-
-    def _linear_4bit(self, value: Value, linear: Linear) -> Value:
-        tape = self.tape
-        count = linear.in_features * linear.out_features
-        compute = self.weight_itemsize
-        itemsize = value.itemsize
-        value = tape.cast(value, compute)
-        whole = count * compute  # the weight as it was
-        scales = 8 * -(-count // 64) if self.plan.double_quant else 0  # in 32 bits, twice
-        result = tape.op(
-            (value,),
-            self.tokens * linear.out_features,
-            compute,
-            needs=whole + scales,
-            backward_needs=whole,
-        )
-        return tape.cast(result, itemsize)
-
-    def _adapted(self, value: Value, linear: Linear) -> Value:
-        """LoRA beside a frozen linear: base + B(A(dropout(x))) * scale."""
-        tape, adapter = self.tape, self.plan.adapter
-        result = self._base(value, linear, trains=False)
-        itemsize = result.itemsize
-        if not (self.plan.is_quantized and self.autocast):
-            value = tape.cast(value, self.adapter_itemsize)
-        dropped = value
-        if adapter.dropout:
-            dropped = tape.op((value,), value.count, value.itemsize, keeps=value.count)
-        down = self._adapter_weight(linear.in_features)
-        up = self._adapter_weight(linear.out_features)
-        inner = self._matmul(dropped, down, adapter.r)
-        del dropped
-        outer = self._matmul(inner, up, linear.out_features)
-        del inner
-        outer = tape.op((outer,), outer.count, outer.itemsize)  # times alpha / r
-        if self.plan.is_quantized and not self.autocast:
-            outer = tape.cast(outer, itemsize)
-        result = tape.add(result, outer)
-        del outer
-        return tape.cast(result, itemsize)
-
-    def _adapter_weight(self, features: int) -> Value:
-        return Value(features * self.plan.adapter.r, self.adapter_itemsize, None, self._leaf())
+        return self.linears.linear(product, "down_proj", trains=trains)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator.architecture import Architecture, NotModelled
+from estimator.byte_account import Moment
 from estimator.decoder_step import DecoderStep
 from estimator.estimate import COMPONENTS, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import attention_backend, cublas_workspace_bytes
@@ -14,7 +15,6 @@ from estimator.gpus import common_gpus
 from estimator.models import resolve_model
 from estimator.plan import BYTES_PER_VALUE, FineTunePlan
 from estimator.states import States, read_states
-from estimator.tape import Moment
 
 GIB = 2**30
 
