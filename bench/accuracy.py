@@ -103,12 +103,12 @@ def summary(scores: list[Score]) -> str:
     groups: dict[str, list[Score]] = defaultdict(list)
     for one in scores:
         groups[one.group].append(one)
-    lines = [f"{'group':26} runs  dry run: allocated     reserved          formula: allocated"]
+    lines = [f"{'group':26} runs  dry run: allocated       reserved                formula: allocated"]
     for name, members in sorted(groups.items()):
         lines.append(
             f"{name:26} {len(members):4}  "
-            f"{_errors([one.dry_run_allocated for one in members]):22}"
-            f"{_errors([one.dry_run_reserved for one in members]):18}"
+            f"{_errors([one.dry_run_allocated for one in members]):24}"
+            f"{_errors([one.dry_run_reserved for one in members]):24}"
             f"{_errors([one.formula_allocated for one in members])}"
         )
     return "\n".join(lines)

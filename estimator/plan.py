@@ -123,7 +123,10 @@ class FineTunePlan(_Part):
     gradient_accumulation_steps: int = Field(default=16, ge=1, le=1_000_000)
     seq_len: int = Field(default=2048, ge=1, le=100_000_000)
     padded: bool = Field(default=False, description="true: an attention mask is passed")
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool = Field(
+        default_factory=lambda data: data.get("method") != "prefix_tuning",
+        description="activations are computed again in backward; prefix_tuning cannot",
+    )
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     attention_backend: Literal["auto", "flash", "efficient", "math"] = "auto"
     loss: Literal["default", "chunked", "liger"] = "default"
@@ -223,6 +226,12 @@ def _contradictions(plan: FineTunePlan) -> Iterable[Problem]:
     if plan.attention != "sdpa" and plan.attention_backend != "auto":
         what = f"{plan.attention_backend} contradicts attention {plan.attention}"
         yield Problem("attention_backend", what, "auto", "set attention: sdpa, or drop the key")
+    if plan.method == "prefix_tuning" and plan.gradient_checkpointing:
+        what = (
+            "true contradicts method prefix_tuning: checkpointing drops the keys it puts in front"
+        )
+        fix = "set gradient_checkpointing: false, or use prompt_tuning"
+        yield Problem("gradient_checkpointing", what, "false", fix)
     if plan.adapter.use_dora and plan.method not in ("lora", "qlora"):
         what = f"true contradicts method {plan.method}"
         yield Problem("adapter.use_dora", what, "false", "use method: lora or qlora")

@@ -169,6 +169,8 @@ def layout(model: Any) -> dict[str, Any]:
     [
         ({"adapter": {"target_modules": ["nothing_proj"]}}, "target_modules", "nothing_proj"),
         ({"method": "bitfit"}, "method", "no"),
+        ({"parallel": {"strategy": "zero3", "data_parallel_size": 8}}, "strategy", "zero3"),
+        ({"loss": "liger"}, "loss", "liger"),
         ({"method": "last_layers", "num_trained_layers": 5}, "num_trained_layers", "4 layers"),
     ],
 )

@@ -42,8 +42,10 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
         A model in training mode of which exactly the plan's parameters require gradients.
 
     Raises:
-        InputError: The method does not suit this model, for example a target module it lacks.
+        InputError: The step is one that is not built yet, or the method does not suit this model,
+            for example a target module it lacks.
     """
+    _refuse_what_is_not_built(plan)
     if plan.gradient_checkpointing:
         base.activation_checkpointing_enable(activation_checkpointing_kwargs=_CHECKPOINTING)
     if plan.prepares_kbit:
@@ -51,6 +53,19 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
     model = _add_adapter(base, plan) if plan.uses_adapter else _unfreeze(base, plan)
     model.train()
     return model
+
+
+def _refuse_what_is_not_built(plan: FineTunePlan) -> None:
+    """A step that is not the plan's own would be worse than none."""
+    problems = []
+    if plan.parallel.strategy != "none":
+        what = f"{plan.parallel.strategy} is not run yet: the step is taken on one GPU"
+        problems.append(Problem("parallel.strategy", what, "none", "set parallel.strategy: none"))
+    if plan.loss != "default":
+        what = f"{plan.loss} is not run yet"
+        problems.append(Problem("loss", what, "default", "set loss: default"))
+    if problems:
+        raise InputError(problems)
 
 
 def _add_adapter(base: Any, plan: FineTunePlan) -> Any:

@@ -80,6 +80,9 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
                 attn_implementation=attention_implementation(plan),
             )
     except (ValueError, ImportError) as error:
+        if "scaled_dot_product_attention" in str(error):
+            what = f"{plan.attention}: transformers has only eager attention for {name}"
+            raise InputError(Problem("attention", what, "eager", "set attention: eager")) from error
         what = f"transformers cannot build it for training ({' '.join(str(error).split())[:200]})"
         fix = "use another attention, or a causal language model"
         raise InputError(Problem(name, what, fix=fix)) from error

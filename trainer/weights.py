@@ -30,7 +30,10 @@ def fill_at_random(model: Any, plan: FineTunePlan, device: torch.device) -> None
     for module in quantized_linears(model):
         _quantize_random(module, dtype, device)
         module._is_hf_initialized = True
-    _replace_tensors(model, lambda tensor: torch.empty_like(tensor, device=device), only="meta")
+    _replace_tensors(
+        model,
+        lambda old: torch.empty_like(old, device=device) if old.device.type == "meta" else old,
+    )
     model.tie_weights()
     model.initialize_weights()
 
@@ -82,7 +85,7 @@ def to_fake(model: torch.nn.Module, mode: FakeTensorMode) -> None:
         state = getattr(parameter, "quant_state", None)
         if state is not None:
             _fake_quant_state(state, mode)
-    _replace_tensors(model, lambda tensor: _fake(tensor, mode), only="meta")
+    _replace_tensors(model, lambda tensor: _fake(tensor, mode))
     for module in quantized_linears(model):
         if isinstance(module, bnb.nn.Linear8bitLt):
             module.state.has_fp16_weights = False
@@ -104,9 +107,9 @@ def _fake_quant_state(state: Any, mode: FakeTensorMode) -> None:
 
 
 def _replace_tensors(
-    model: torch.nn.Module, replace: Callable[[torch.Tensor], torch.Tensor], *, only: str
+    model: torch.nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    """Replace parameters, buffers and plain tensor attributes that lie on device ``only``."""
+    """Replace parameters, buffers, plain tensor attributes and those in plain mappings."""
     done: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keeps the old ones: ids stay unique
 
     def once(old: torch.Tensor) -> Any:
@@ -115,21 +118,21 @@ def _replace_tensors(
         return done[id(old)][0]
 
     for module in model.modules():
-        holders: tuple[dict[str, Any], ...] = (
-            module._parameters,
-            module._buffers,
-            vars(module),
-        )
+        holders: list[dict[str, Any]] = [vars(module)]  # the parameters' mapping is among these
+        holders += [value for value in vars(module).values() if isinstance(value, dict)]
         for holder in holders:
             for name, value in list(holder.items()):
-                if isinstance(value, torch.Tensor) and value.device.type == only:
+                if isinstance(value, torch.Tensor):
                     holder[name] = once(value)
 
 
 def _replaced(old: torch.Tensor, replace: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     if not isinstance(old, torch.nn.Parameter):
         return replace(old)
-    new: Any = torch.nn.Parameter(replace(old), requires_grad=old.requires_grad)
+    replaced = replace(old)
+    if replaced is old:
+        return old
+    new: Any = torch.nn.Parameter(replaced, requires_grad=old.requires_grad)
     for extra in ("quant_state", "SCB"):
         value = getattr(old, extra, None)
         if isinstance(value, torch.Tensor):
