@@ -58,6 +58,10 @@ class Progress:
         else:
             self._console.print(line, markup=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -107,7 +111,7 @@ def run_probe(request: ProbeRequest) -> Outcome:
         try:
             launch.wait(run, show)
         except KeyboardInterrupt:
-            progress("stopping")
-            launch.stop(run)
+            progress("stopping at the end of the step")
+            progress.note(f"{run.id}: {launch.stop(run).state}; see `tuneplan runs show {run.id}`")
             raise
     return Outcome.of(run)
