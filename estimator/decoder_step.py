@@ -161,10 +161,7 @@ class DecoderStep:
             if first:
                 first = False
                 return self._layer(value, trains)
-            kept, self.linears.copies = (
-                self.linears.copies,
-                [],
-            )  # recomputation casts the weights anew
+            kept, self.linears.copies = self.linears.copies, []  # weights are cast anew
             result = self._layer(value, trains)
             self.linears.copies = kept
             return result
