@@ -70,7 +70,12 @@ def _refuse_what_is_not_built(plan: FineTunePlan) -> None:
 
 def _add_adapter(base: Any, plan: FineTunePlan) -> Any:
     try:
-        model = peft.get_peft_model(base, _peft_config(plan), autocast_adapter_dtype=False)
+        model = peft.get_peft_model(
+            base,
+            _peft_config(plan),
+            autocast_adapter_dtype=False,
+            low_cpu_mem_usage=base.device.type == "meta",
+        )
     except ValueError as error:
         what = f"{plan.adapter.target_modules} ({' '.join(str(error).split())[:160]})"
         fix = "name linear layers of this model, or all-linear"
