@@ -80,6 +80,7 @@ class CudaSemantics:
             mock.patch.object(F, "dropout", _dropout),
             mock.patch.object(F, "softmax", _softmax),
             mock.patch.object(bnb, "matmul", _matmul_8_bit),
+            mock.patch.object(torch, "is_autocast_enabled", _is_autocast_enabled),
             _KernelTemporaries(),
         ):
             yield
@@ -177,6 +178,14 @@ def _dropout(
     """CUDA's fused dropout keeps a mask of bools; the CPU's keeps one of the input's type."""
     del inplace
     return _aten.native_dropout(input, p, True)[0] if training and p > 0 else input
+
+
+_plain_is_autocast_enabled = torch.is_autocast_enabled
+
+
+def _is_autocast_enabled(device_type: str = "cpu") -> bool:
+    """Asked without a device, as peft asks before it casts an adapter's input, CUDA is meant."""
+    return _plain_is_autocast_enabled(device_type)
 
 
 _plain_softmax = F.softmax

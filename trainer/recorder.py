@@ -18,6 +18,10 @@ _UNTRACED = -1
 """The number of a storage that was born after tracing stopped."""
 
 
+_SOLE_OWNER = 2
+"""Owners of a storage that one tensor holds: that tensor, and Python's view while it asks."""
+
+
 class StorageRecorder(TorchDispatchMode):
     """A dispatch mode under which every storage that is born is written into a trace.
 
@@ -39,6 +43,7 @@ class StorageRecorder(TorchDispatchMode):
         self._device_type = device_type
         self._tracing = True
         self._phase: Phase | None = None
+        self.trained_shapes: set[torch.Size] = set()
         self.live_bytes = 0
         self.peak_bytes = 0
         self._numbers: dict[int, int] = {}
@@ -49,6 +54,8 @@ class StorageRecorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and record the storages it returns."""
+        if func is torch.ops.aten.add.Tensor and self._would_be_in_place(*args):
+            func = torch.ops.aten.add_.Tensor
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
@@ -56,6 +63,24 @@ class StorageRecorder(TorchDispatchMode):
         if self._tracing and func is torch.ops.aten._to_copy.default:
             self._claim_copy(args[0], result)
         return result
+
+    def _would_be_in_place(self, total: Any, gradient: Any) -> bool:
+        """Whether autograd would add up two gradients of one parameter in place.
+
+        A tied weight gets a gradient from each of its uses. Autograd adds the second to the
+        first where nothing else holds the first, but gives that up while a dispatch mode such as
+        this one is active (``can_accumulate_inplace`` in ``autograd/input_buffer.cpp``): one
+        more tensor of the embedding's size, which a step that nobody watches does not need.
+        """
+        return (
+            self._phase == "backward"
+            and not torch.is_grad_enabled()
+            and isinstance(gradient, torch.Tensor)
+            and total.shape in self.trained_shapes
+            and total.shape == gradient.shape
+            and total.dtype == gradient.dtype
+            and torch._C._storage_Use_Count(total.untyped_storage()._cdata) == _SOLE_OWNER
+        )
 
     def reset_peak(self) -> None:
         """Begin a new ``peak_bytes`` at what is alive now."""
