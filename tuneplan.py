@@ -154,8 +154,10 @@ def probe(
         lambda: _outcomes(outcomes),
         as_json,
     )
-    if not all(outcome.is_good for outcome in outcomes):
-        raise typer.Exit(1)
+    for outcome in outcomes:
+        if outcome.status.input_is_wrong:
+            typer.echo(outcome.status.reason, err=True)
+    raise typer.Exit(max(outcome.exit_status for outcome in outcomes))
 
 
 def _outcomes(outcomes: list[Outcome]) -> RenderableType:
@@ -165,7 +167,7 @@ def _outcomes(outcomes: list[Outcome]) -> RenderableType:
     from reports import terminal
 
     results = [outcome.result for outcome in outcomes if outcome.result]
-    failures = [Text(outcome.sentence) for outcome in outcomes if not outcome.is_good]
+    failures = [Text(outcome.sentence) for outcome in outcomes if outcome.exit_status == 1]
     return Group(*([terminal.readings(results)] if results else []), *failures)
 
 

@@ -103,7 +103,9 @@ def summary(scores: list[Score]) -> str:
     groups: dict[str, list[Score]] = defaultdict(list)
     for one in scores:
         groups[one.group].append(one)
-    lines = [f"{'group':26} runs  dry run: allocated       reserved                formula: allocated"]
+    lines = [
+        f"{'group':26} runs  dry run: allocated       reserved                formula: allocated"
+    ]
     for name, members in sorted(groups.items()):
         lines.append(
             f"{name:26} {len(members):4}  "

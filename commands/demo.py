@@ -44,7 +44,7 @@ def run_demo(examples: Path, output: Path) -> bool:
             ProbeRequest(
                 plan=under_method(tiny, method),
                 data_path=tiny.data.path,
-                num_steps=6,
+                num_steps=20,
                 device="cpu",
                 memory_limit_gib=None,
             )

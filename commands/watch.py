@@ -82,6 +82,13 @@ class Outcome:
         return self.status.state in ("finished", "stopped")
 
     @property
+    def exit_status(self) -> int:
+        """0 done, 1 failed or out of memory, 2 the input is wrong."""
+        if self.is_good:
+            return 0
+        return 2 if self.status.input_is_wrong else 1
+
+    @property
     def sentence(self) -> str:
         """The outcome in a line."""
         state = self.status.state.replace("_", " ")

@@ -23,6 +23,7 @@ Component = Literal[
 ]
 Phase = Literal["load", "forward", "backward", "optimizer"]
 Fits = Literal["yes", "tight", "no"]
+Device = Literal["cuda", "cpu"]
 
 COMPONENTS: tuple[Component, ...] = (
     "weights",
@@ -90,7 +91,7 @@ class MemoryEstimate(_Record):
     total_bytes: int | None = None
     gpus: tuple[GpuFit, ...] = ()
     assumptions: tuple[str, ...] = ()
-    device: Literal["cuda", "cpu"] = "cuda"
+    device: Device = "cuda"
     software: dict[str, str] = {}
     seconds: float
 

@@ -9,7 +9,7 @@ from typing import Any
 from estimator.architecture import Architecture, NotModelled
 from estimator.byte_account import Moment
 from estimator.decoder_step import DecoderStep
-from estimator.estimate import COMPONENTS, MemoryEstimate, ParameterCounts, Phase
+from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import attention_backend, cublas_workspace_bytes
 from estimator.gpus import common_gpus
 from estimator.models import resolve_model
@@ -30,7 +30,7 @@ class NoFormula(Exception):
         super().__init__(reason)
 
 
-def read_formula(plan: FineTunePlan) -> MemoryEstimate:
+def read_formula(plan: FineTunePlan, *, device: Device = "cuda") -> MemoryEstimate:
     """Return the memory of the plan's step, worked out operation by operation.
 
     The step's operations are written down for two layers, every further layer adds what the
@@ -42,6 +42,10 @@ def read_formula(plan: FineTunePlan) -> MemoryEstimate:
     rests of blocks that it does not split: 0 to 0.4 % on 7B models with checkpointing, up to 3.5 %
     (seen on a 1.1B QLoRA step without checkpointing). In fp32 or pure 16 bits the gradients of
     tied embeddings are added out of place, under autocast in place, as PyTorch does.
+
+    Args:
+        plan: What is trained.
+        device: On a CPU there are no cuBLAS workspaces, and there is no GPU to fit.
 
     Raises:
         NoFormula: The plan asks for something that is not described here; the dry run reads it.
@@ -58,7 +62,8 @@ def read_formula(plan: FineTunePlan) -> MemoryEstimate:
     if reason:
         raise NoFormula(reason)
     states = read_states(plan, architecture)
-    moments = _phases(plan, architecture, states)
+    workspaces = 2 * cublas_workspace_bytes(plan.gpu_spec) if device == "cuda" else 0
+    moments = _phases(plan, architecture, states, workspaces)
     peak_phase = max(moments, key=lambda phase: moments[phase].total_bytes)
     peak = moments[peak_phase]
     estimate = MemoryEstimate(
@@ -72,13 +77,18 @@ def read_formula(plan: FineTunePlan) -> MemoryEstimate:
         peak_phase=peak_phase,
         peak_allocated_bytes=peak.total_bytes,
         assumptions=tuple(_assumptions(plan, architecture, states)),
+        device=device,
         seconds=time.perf_counter() - started,
     )
+    if device == "cpu":
+        return estimate
     gpus = {gpu.name: gpu for gpu in (plan.gpu_spec, *common_gpus())}
     return estimate.judged(tuple(gpus.values()))
 
 
-def _phases(plan: FineTunePlan, architecture: Architecture, states: States) -> dict[Phase, Moment]:
+def _phases(
+    plan: FineTunePlan, architecture: Architecture, states: States, workspaces_bytes: int
+) -> dict[Phase, Moment]:
     """Return the fullest moment of each phase of the second step, when all states exist."""
     accumulates = plan.gradient_accumulation_steps > 1
     step = DecoderStep(
@@ -95,7 +105,7 @@ def _phases(plan: FineTunePlan, architecture: Architecture, states: States) -> d
         {
             "optimizer_states": states.optimizer_states,
             # forward and backward run on threads of their own, with a workspace each
-            "workspace": 2 * cublas_workspace_bytes(plan.gpu_spec),
+            "workspace": workspaces_bytes,
         }
     )
     with_gradients = always.plus({"gradients": states.gradients})

@@ -3,7 +3,6 @@ the storage recorder."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 import time
@@ -27,7 +26,7 @@ NUM_OBSERVED_STEPS = 2
 class Measurement:
     """What the steps of a probe showed.
 
-    ``step_seconds`` are those of the steps after the observed ones, whose recording costs time.
+    ``step_seconds`` are those of the unwatched steps: watching costs time.
     """
 
     components_bytes: dict[Component, int | None] = field(default_factory=dict)
@@ -64,8 +63,9 @@ def measure_steps(
 ) -> Measurement:
     """Train for some steps and return what they needed.
 
-    The first two steps are watched storage by storage, which tells components apart; on CUDA
-    the steps after them run unwatched, and the peaks of all come from the allocator's counters.
+    Two steps are watched storage by storage, which tells components apart. On a CPU they come
+    first, and the recorder goes on counting, because nothing else does. On CUDA they come last:
+    the peaks are the allocator's own, taken while nobody watches.
 
     Args:
         training: Model, trained parameters and optimizer, on ``device``.
@@ -74,72 +74,122 @@ def measure_steps(
         num_steps: At least two.
         on_step: Told of each step: step, loss, seconds, tokens per second and bytes.
         on_phase: Told of each phase that begins.
-        should_stop: Asked after each step.
+        should_stop: Asked before each unwatched step.
     """
-    on_cuda = device.type == "cuda"
-    plan = training.plan
     vocab_size = training.model.config.get_text_config().vocab_size
     recorder = StorageRecorder(vocab_size=vocab_size, device_type=device.type)
-    record_load(recorder, training.model, plan, straight=False)
-    meter = _CudaMeter(device) if on_cuda else _CpuMeter(recorder)
-
-    def enter(phase: Phase) -> None:
-        meter.enter(phase)
-        on_phase(phase)
-
-    tokens = plan.tokens_per_micro_batch * micro_steps_taken(plan)
-    result = Measurement(tokens_per_step=tokens)
-    with contextlib.ExitStack() as recording:
-        recording.enter_context(recorder)
-        steps = _steps(training, batches, recorder, enter, on_cuda)
-        for number in range(1, num_steps + 1):
-            started = time.perf_counter()
-            loss = next(steps).item()  # waits for the GPU
-            seconds = time.perf_counter() - started
-            observed = number <= NUM_OBSERVED_STEPS
-            if not observed:
-                result.step_seconds.append(seconds)
-            result.losses.append(loss)
-            on_step(_row(number, loss, seconds, None if observed else tokens, meter))
-            if number == NUM_OBSERVED_STEPS:
-                recorder.stop_tracing()
-                if on_cuda:
-                    recording.close()
-            if should_stop() and number >= NUM_OBSERVED_STEPS:
-                result.stopped_early = number < num_steps
-                break
+    meter = _CudaMeter(device) if device.type == "cuda" else _CpuMeter(recorder)
+    session = _Session(
+        training, batches, recorder, meter, num_steps, on_step, on_phase, should_stop
+    )
+    if isinstance(meter, _CudaMeter):
+        session.take_unwatched()
+        if session.losses:
+            meter.stop()
+        with recorder:
+            session.take_watched()
+    else:
+        with recorder:
+            session.take_watched()
+            session.take_unwatched()
+    result = Measurement(
+        losses=session.losses,
+        step_seconds=session.step_seconds,
+        tokens_per_step=session.tokens_per_step,
+        stopped_early=len(session.losses) < num_steps,
+    )
     meter.finish(result, recorder)
     return result
 
 
-def _steps(
-    training: Training,
-    batches: Iterator[Batch],
-    recorder: StorageRecorder,
-    enter: Callable[[Phase], None],
-    on_cuda: bool,
-) -> Iterator[torch.Tensor]:
-    yield from observed_steps(training, batches, recorder, on_cuda=on_cuda, on_phase=enter)
-    hooks = StepHooks(on_phase=enter)
-    while True:
-        yield training_step(
-            training,
-            batches,
-            num_micro_steps=micro_steps_taken(training.plan),
-            on_cuda=on_cuda,
-            hooks=hooks,
+@dataclass(slots=True)
+class _Session:
+    """The steps of one probe: how far they are, and who is told."""
+
+    training: Training
+    batches: Iterator[Batch]
+    recorder: StorageRecorder
+    meter: _CudaMeter | _CpuMeter
+    num_steps: int
+    on_step: Callable[[dict[str, Any]], None]
+    on_phase: Callable[[Phase], None]
+    should_stop: Callable[[], bool]
+    losses: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one unwatched step."""
+        plan = self.training.plan
+        return plan.tokens_per_micro_batch * micro_steps_taken(plan)
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the steps run on CUDA."""
+        return isinstance(self.meter, _CudaMeter)
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.meter.enter(phase)
+        self.on_phase(phase)
+
+    def take_watched(self) -> None:
+        """Take the two watched steps, whether somebody wants to stop or not."""
+        record_load(self.recorder, self.training.model, self.training.plan, straight=False)
+        steps = observed_steps(
+            self.training, self.batches, self.recorder, on_cuda=self.on_cuda, on_phase=self.enter
         )
+        for loss in _timed(steps):
+            self._tell(loss, tokens=None)
+        self.recorder.stop_tracing()
+
+    def take_unwatched(self) -> None:
+        """Take the other steps, until somebody wants to stop."""
+        for loss in _timed(self._unwatched()):
+            self.step_seconds.append(loss.seconds)
+            self._tell(loss, tokens=self.tokens_per_step)
+
+    def _unwatched(self) -> Iterator[torch.Tensor]:
+        for _ in range(self.num_steps - NUM_OBSERVED_STEPS):
+            if self.should_stop():
+                return
+            yield training_step(
+                self.training,
+                self.batches,
+                num_micro_steps=micro_steps_taken(self.training.plan),
+                on_cuda=self.on_cuda,
+                hooks=StepHooks(on_phase=self.enter),
+            )
+
+    def _tell(self, loss: _Loss, tokens: int | None) -> None:
+        self.losses.append(loss.value)
+        self.on_step(_row(len(self.losses), loss, tokens, self.meter))
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    value: float
+    seconds: float
+
+
+def _timed(steps: Iterator[torch.Tensor]) -> Iterator[_Loss]:
+    """Take steps one by one; reading a loss waits for the GPU."""
+    started = time.perf_counter()
+    for loss in steps:
+        value = loss.item()
+        yield _Loss(value, time.perf_counter() - started)
+        started = time.perf_counter()
 
 
 def _row(
-    number: int, loss: float, seconds: float, tokens: int | None, meter: _CudaMeter | _CpuMeter
+    number: int, loss: _Loss, tokens: int | None, meter: _CudaMeter | _CpuMeter
 ) -> dict[str, Any]:
     allocated, peak = meter.read_step()
     return {
         "step": number,
-        "loss": loss if math.isfinite(loss) else None,
-        "step_seconds": seconds,
-        "tokens_per_second": tokens / seconds if tokens else None,
+        "loss": loss.value if math.isfinite(loss.value) else None,
+        "step_seconds": loss.seconds,
+        "tokens_per_second": tokens / loss.seconds if tokens else None,
         "peak_allocated_bytes": peak,
         "allocated_bytes": allocated,
     }
@@ -177,11 +227,17 @@ class _CudaMeter:
         self.phase: Phase = "load"
         self.peaks: dict[Phase, int] = {}
         self.step_peak = 0
+        self.counting = True
+
+    def stop(self) -> None:
+        """Let the peaks stand as they are: what follows is watched, and so not itself."""
+        self.counting = False
 
     def enter(self, phase: Phase) -> None:
         """Close the phase that ran and begin another."""
         peak = torch.cuda.max_memory_allocated(self.device)
-        self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), peak)
+        if self.counting:
+            self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), peak)
         self.step_peak = max(self.step_peak, peak)
         torch.cuda.reset_peak_memory_stats(self.device)
         self.phase = phase

@@ -117,28 +117,9 @@ def _device_name(device: torch.device) -> str:
 
 def _formula(plan: FineTunePlan, device: torch.device) -> tuple[MemoryEstimate | None, str]:
     try:
-        reading = read_formula(plan)
+        return read_formula(plan, device="cuda" if device.type == "cuda" else "cpu"), ""
     except NoFormula as refusal:
         return None, refusal.reason
-    return (reading if device.type == "cuda" else _without_cuda(reading)), ""
-
-
-def _without_cuda(reading: MemoryEstimate) -> MemoryEstimate:
-    """Return the formula's reading as far as it holds on a CPU: without cuBLAS's workspaces."""
-    workspace = reading.components_bytes["workspace"] or 0
-    phases = {
-        phase: size if size is None or phase == "load" else size - workspace
-        for phase, size in reading.phases_bytes.items()
-    }
-    change: dict[str, Any] = {
-        "components_bytes": reading.components_bytes | {"workspace": 0},
-        "phases_bytes": phases,
-        "peak_allocated_bytes": reading.peak_allocated_bytes - workspace,
-        "gpus": (),
-        "device": "cpu",
-        "assumptions": (*reading.assumptions, "On a CPU: the same without cuBLAS's workspaces."),
-    }
-    return reading.model_copy(update=change)
 
 
 def _has_weights(folder: Path | None) -> bool:

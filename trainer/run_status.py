@@ -24,6 +24,7 @@ class RunStatus(BaseModel):
         step: Steps done.
         heartbeat: When the worker last wrote.
         reason: Why it failed or ended early, "" otherwise.
+        input_is_wrong: Whether it failed because what was asked for cannot be done.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,6 +40,7 @@ class RunStatus(BaseModel):
     started_at: datetime
     ended_at: datetime | None = None
     reason: str = ""
+    input_is_wrong: bool = False
 
     @property
     def is_final(self) -> bool:

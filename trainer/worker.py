@@ -35,7 +35,7 @@ def work(folder: Path) -> int:
     try:
         result = _probe(request, writer)
     except InputError as error:
-        writer.status(state="failed", reason=str(error))
+        writer.status(state="failed", reason=str(error), input_is_wrong=True)
         return 2
     except _Ended:
         writer.status(state="stopped", reason="ended before its first two steps were done")
