@@ -18,6 +18,7 @@ from estimator.memory import NoFormula, read_formula
 from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
+from trainer.attention import chosen_attention
 from trainer.build import build_training, prepare
 from trainer.data import example_batches, random_batches
 from trainer.device import Limits, choose_device, driver_used_bytes, limited_memory
@@ -165,15 +166,16 @@ def _measure(
         fill_at_random(base, plan, device)
     model = prepare(base, plan).to(device)
     training = build_training(model, plan, on_cuda=device.type == "cuda")
-    measurement = measure_steps(
-        training,
-        batches,
-        device,
-        num_steps=request.num_steps,
-        on_step=observer.on_step,
-        on_phase=lambda phase: reached.update(phase=phase),
-        should_stop=observer.should_stop,
-    )
+    with chosen_attention(plan, device):
+        measurement = measure_steps(
+            training,
+            batches,
+            device,
+            num_steps=request.num_steps,
+            on_step=observer.on_step,
+            on_phase=lambda phase: reached.update(phase=phase),
+            should_stop=observer.should_stop,
+        )
     return measurement, time.perf_counter() - started
 
 
