@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import runs
-from commands.shared import AsJson, Overrides, PlanFile, show
+from commands.shared import AsJson, Overrides, PlanFile, needed_result, show
 from estimator.problems import InputError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def probe(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FILE", help="Train on this file.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Optimizer steps to take.")] = 6,
+    steps: Annotated[int, typer.Option("--steps", min=2, max=100_000, help="Optimizer steps.")] = 6,
     device: Annotated[Device, typer.Option("--device", help="Where to run.")] = Device.auto,
     overrides: Overrides = None,
     method: Annotated[
@@ -133,17 +133,22 @@ def probe(
     from commands.watch import run_probe
     from estimator.compare import under_method
     from estimator.plan import load_plan
+    from estimator.validation import validate
     from trainer.results import ProbeRequest
 
     chosen = load_plan(plan, overrides or ())
     plans = [under_method(chosen, one) for one in method] if method else [chosen]
     requests = [
-        ProbeRequest(
-            plan=one,
-            data_path=str(data) if data else None,
-            num_steps=steps,
-            device=device.value,
-            memory_limit_gib=memory_limit,
+        validate(
+            ProbeRequest,
+            {
+                "plan": one,
+                "data_path": str(data) if data else None,
+                "num_steps": steps,
+                "device": device.value,
+                "memory_limit_gib": memory_limit,
+            },
+            "probe",
         )
         for one in plans
     ]
@@ -185,9 +190,8 @@ def report(
     from estimator.documents import write_out
     from reports import as_json, html
     from reports.build import build_report
-    from trainer.runs import find_run
 
-    results = [result for name in run or () if (result := find_run(name).result())]
+    results = [needed_result(name) for name in run or ()]
     found = build_report(load_scenario(scenario), results)
     render = html.render if form is Format.html else as_json.render
     write_out(output, render(found))

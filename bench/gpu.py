@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from estimator.plan import FineTunePlan, parse_plan
+from estimator.problems import InputError
+from estimator.validation import validate
 from trainer import launch
 from trainer.machine import describe_machine
 from trainer.results import ProbeRequest
@@ -54,7 +56,7 @@ def matrix(models: list[str], quick: bool) -> Iterator[FineTunePlan]:
 
 
 def main() -> int:
-    """Run the matrix; return 1 where there is no CUDA GPU."""
+    """Run the matrix; return 1 where there is no CUDA GPU, 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", help="instead of the built-in list")
     parser.add_argument("--steps", type=int, default=6)
@@ -64,11 +66,18 @@ def main() -> int:
     if not machine.gpus:
         print("no NVIDIA GPU answers on this machine: nothing to measure", file=sys.stderr)
         return 1
+    plans = list(matrix(arguments.model or list(MODELS), arguments.quick))
+    document = {"plan": plans[0], "num_steps": arguments.steps, "device": "cuda"}
+    try:
+        request = validate(ProbeRequest, document, "probe")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     name = re.sub(r"[^a-z0-9]+", "-", machine.gpus[0].name.lower()).strip("-")
     path = RESULTS / f"{name}.jsonl"
     RESULTS.mkdir(exist_ok=True)
-    for plan in matrix(arguments.model or list(MODELS), arguments.quick):
-        run = launch.start_probe(ProbeRequest(plan=plan, num_steps=arguments.steps, device="cuda"))
+    for plan in plans:
+        run = launch.start_probe(request.model_copy(update={"plan": plan}))
         status = launch.wait(run)
         result = run.result()
         if result is None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from commands.shared import AsJson, RunName, show
+from estimator.problems import InputError, Problem
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Runs on this machine.")
 
@@ -49,8 +50,11 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
     document = {"id": found.id, **status.model_dump(mode="json")}
     sentence = f"{found.id}: {'already ' if was_over else ''}{status.state}. {status.reason}"
     if not status.is_final:
-        sentence += f"It was asked to stop; its worker is on {status.host}."
+        where = "still going" if status.is_ours else f"on {status.host}"
+        sentence += f"It was asked to stop; its worker is {where}."
     show(document, lambda: Text(sentence.rstrip()), as_json)
+    if not status.is_final:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -63,6 +67,9 @@ def compare(
     from reports import terminal_runs
     from trainer.runs import find_run
 
+    if len(runs) < 2:
+        what, fix = "one run alone has nothing to compare with", "name another, `latest` for one"
+        raise InputError(Problem("runs compare", what, "two runs or more", fix))
     found = [find_run(name) for name in runs]
     differences = terminal_runs.plan_differences([one.request().plan for one in found])
     outcomes = [Outcome.of(one).to_document() for one in found]

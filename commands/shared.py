@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from estimator.problems import InputError, Problem
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from trainer.results import ProbeResult
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, YAML or JSON.")]
 Overrides = Annotated[
@@ -19,6 +23,24 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its start, or latest.")]
+
+
+def needed_result(name: str) -> ProbeResult:
+    """Return what a run found, where nothing can be done without it.
+
+    Raises:
+        InputError: There is no such run, or it has found nothing (yet).
+    """
+    from trainer.runs import find_run
+
+    run = find_run(name)
+    result = run.result()
+    if result is None:
+        status = run.status()
+        what = f"is {status.state} and has no result"
+        fix = "leave it out, or name another run" if status.is_final else "wait for its end"
+        raise InputError(Problem(f"run {run.id}", what, fix=fix))
+    return result
 
 
 def show(document: dict[str, Any], render: Callable[[], RenderableType], as_json: bool) -> None:

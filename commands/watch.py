@@ -107,7 +107,7 @@ def run_probe(request: ProbeRequest) -> Outcome:
     with Progress(f"{request.plan.method} probe") as progress:
 
         def show(status: RunStatus) -> None:
-            rows = run.metrics()[-1:]
+            rows = run.metrics(last=1)
             text = status.activity
             if rows and status.state == "running":
                 loss, peak = rows[0].get("loss"), rows[0].get("peak_allocated_bytes")

@@ -136,7 +136,7 @@ def choose_data(plan: FineTunePlan | None) -> str | None:
     if source == PATH:
         return st.text_input("Path", placeholder="/data/train.jsonl", key="data_path") or None
     if source == UPLOAD:
-        uploaded = st.file_uploader("Training examples", type=["jsonl", "json", "csv", "parquet"])
+        uploaded = st.file_uploader("Training examples", type=["jsonl"])
         return str(save_upload(uploaded.name, uploaded.getvalue())) if uploaded else None
     if plan and plan.data.path:
         st.caption(f"The plan names {show.plain(Path(plan.data.path).name)}.")

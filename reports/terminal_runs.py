@@ -52,9 +52,9 @@ def run(run_: Run) -> RenderableType:
         facts.add_row("process", str(status.pid))
     facts.add_row("folder", Text(str(run_.folder)))
     parts: list[RenderableType] = [Text(run_.id, style="bold"), facts]
-    rows = run_.metrics()
+    rows = run_.metrics(last=_NUM_ROWS)
     if rows:
-        parts.append(_metrics(rows[-_NUM_ROWS:]))
+        parts.append(_metrics(rows))
     result = run_.result()
     if result:
         parts.append(readings([result]))

@@ -42,6 +42,13 @@ def test_the_three_shapes_of_an_example_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_ends_at_a_newline_alone_and_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    text = '{"text": "one\u2028line"}\r\n{"text": "another\x85"}\n'
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_examples(path) == [Example("", "one\u2028line"), Example("", "another\x85")]
+
+
 def test_every_broken_line_is_named(tmp_path: Path) -> None:
     lines = ['{"text": "good"}'] * 20
     lines[16] = '{"text": "no end'
@@ -107,3 +114,11 @@ def test_random_batches_are_the_same_each_time() -> None:
     again = next(random_batches(plan(), 100, CPU))["input_ids"]
     assert first.shape == (2, 16)
     assert torch.equal(first, again)
+
+
+def test_a_prompt_that_fills_the_whole_row_is_not_trained_on(tokenizer: object) -> None:
+    long = Example("why " * 100, "because")
+    with pytest.raises(InputError, match="longer than 16 tokens"):
+        next(example_batches([long], tokenizer, plan(padded=True), CPU))
+    for _, batch in zip(range(4), example_batches([long], tokenizer, plan(), CPU), strict=False):
+        assert (batch["labels"] != IGNORED).any()

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import pynvml
 import pytest
 
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from trainer import launch
+from trainer.machine import LocalGpu, describe_machine
 from trainer.results import ProbeRequest
 from trainer.runs import Run, find_run, list_runs
 
@@ -80,6 +82,24 @@ def test_a_run_is_watched_to_its_end() -> None:
     assert [status.step for status in seen] == sorted(status.step for status in seen)
     assert len(run.metrics()) == 59
     assert run.log_tail(1) == ["step 59"]
+
+
+def test_a_gpu_that_does_not_tell_its_memory_is_still_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    names = {"Init": None, "Shutdown": None, "DeviceGetCount": 1, "DeviceGetHandleByIndex": 7}
+    for name, answer in names.items():
+        monkeypatch.setattr(pynvml, f"nvml{name}", lambda *_, answer=answer: answer)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda _: "GB10")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", unsupported)
+    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "590.1")
+    monkeypatch.setattr(pynvml, "nvmlSystemGetCudaDriverVersion", unsupported)
+    machine = describe_machine()
+    assert (machine.driver, machine.cuda) == ("590.1", None)
+    assert machine.gpus == (LocalGpu(name="GB10", memory_bytes=None, free_bytes=None),)
 
 
 def test_what_cannot_run_is_refused_before_it_begins(tmp_path: Path) -> None:

@@ -236,6 +236,16 @@ class TestProve:
     def test_a_run_that_is_not_there_is_said_so(self, open_page):
         assert "no such run" in open_page("prove", run="20200101-nothing").error[0].value
 
+    def test_a_loss_that_is_no_number_does_not_break_the_page(self, open_page):
+        run = a_run()
+        writer = RunWriter(run.folder)
+        for step, loss in ((1, 2.5), (2, None)):
+            writer.metric({"step": step, "loss": loss, "peak_allocated_bytes": 2**30})
+        writer.status(state="failed", reason="the loss diverged")
+        app = open_page("prove", run=run.id)
+        assert not app.exception
+        assert "the loss diverged" in shown(app)
+
     def test_a_failed_run_shows_its_reason(self, open_page):
         run = a_run()
         RunWriter(run.folder).status(state="failed", reason="the data has no rows")

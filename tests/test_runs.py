@@ -12,7 +12,15 @@ import pytest
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
-from trainer.runs import MIN_FREE_BYTES, Run, RunWriter, create_run, find_run, list_runs
+from trainer.runs import (
+    MIN_FREE_BYTES,
+    Run,
+    RunWriter,
+    create_run,
+    find_run,
+    list_runs,
+    record_worker,
+)
 
 REQUEST = ProbeRequest(plan=FineTunePlan(model="some-org/Tiny_Llama", method="qlora"))
 
@@ -81,6 +89,36 @@ def test_a_torn_last_line_of_metrics_is_left_out() -> None:
     run = create_run(REQUEST)
     (run.folder / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
     assert [row["step"] for row in run.metrics()] == [1, 2]
+
+
+def test_the_newest_steps_of_a_long_run_are_read_alone() -> None:
+    run = create_run(REQUEST)
+    writer = RunWriter(run.folder)
+    for step in range(1, 101):
+        writer.metric({"step": step, "loss": None, "padding": "x" * 200})
+    assert [row["step"] for row in run.metrics(last=3)] == [98, 99, 100]
+    assert run.metrics(last=1000) == run.metrics()
+
+
+def test_a_run_deleted_while_it_is_watched_reads_failed() -> None:
+    run = create_run(REQUEST)
+    RunWriter(run.folder).status(state="running")
+    shutil.rmtree(run.folder)
+    status = run.status()
+    assert status.state == "failed"
+    assert "folder is gone" in status.reason
+    assert run.metrics() == run.log_tail() == []
+
+
+def test_recording_the_worker_leaves_what_it_has_written_alone() -> None:
+    run = create_run(REQUEST)
+    before = (run.folder / "status.json").read_text()
+    record_worker(run, os.getpid())
+    assert (run.folder / "status.json").read_text() == before
+    assert run.status().pid == os.getpid()
+    RunWriter(run.folder).status(state="finished")
+    record_worker(run, os.getppid())
+    assert (run.status().state, run.status().pid) == ("finished", os.getpid())
 
 
 def test_a_recycled_pid_does_not_pass_for_the_worker() -> None:

@@ -31,7 +31,8 @@ def read_examples(path: Path) -> list[Example]:
         InputError: The file cannot be read, holds nothing, or has broken lines; each is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # splitlines() would also cut at U+2028 and its like, which JSON strings may hold.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         what = f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
         raise InputError(Problem(str(path), what, fix="name a UTF-8 JSONL file")) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -20,11 +22,11 @@ class _Record(BaseModel):
 
 
 class LocalGpu(_Record):
-    """A GPU of this machine, as its driver reports it."""
+    """A GPU of this machine, as its driver reports it; None is what the driver does not say."""
 
     name: str
-    memory_bytes: int
-    free_bytes: int
+    memory_bytes: int | None
+    free_bytes: int | None
 
 
 class Machine(_Record):
@@ -82,17 +84,35 @@ def _nvidia() -> tuple[str | None, str | None, tuple[LocalGpu, ...]]:
     except pynvml.NVMLError:
         return None, None, ()
     try:
-        number = pynvml.nvmlSystemGetCudaDriverVersion()
-        cuda = f"{number // 1000}.{number % 1000 // 10}"
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return pynvml.nvmlSystemGetDriverVersion(), cuda, tuple(map(_gpu, handles))
+        number = _answer(pynvml.nvmlSystemGetCudaDriverVersion)
+        cuda = f"{number // 1000}.{number % 1000 // 10}" if number else None
+        found = map(_gpu, range(_answer(pynvml.nvmlDeviceGetCount) or 0))
+        gpus = tuple(gpu for gpu in found if gpu)
+        return _answer(pynvml.nvmlSystemGetDriverVersion), cuda, gpus
     finally:
-        pynvml.nvmlShutdown()
+        _answer(pynvml.nvmlShutdown)
 
 
-def _gpu(handle: object) -> LocalGpu:
+def _gpu(index: int) -> LocalGpu | None:
+    """Return a GPU, or None where the driver does not let us at it."""
     import pynvml
 
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
-    return LocalGpu(name=name, memory_bytes=int(memory.total), free_bytes=int(memory.free))
+    handle = _answer(pynvml.nvmlDeviceGetHandleByIndex, index)
+    if handle is None:
+        return None
+    memory = _answer(pynvml.nvmlDeviceGetMemoryInfo, handle)  # GPUs that share the CPU's have none
+    return LocalGpu(
+        name=_answer(pynvml.nvmlDeviceGetName, handle) or f"GPU {index}",
+        memory_bytes=int(memory.total) if memory else None,
+        free_bytes=int(memory.free) if memory else None,
+    )
+
+
+def _answer(ask: Callable[..., Any], *about: object) -> Any:
+    """Return what the driver answers, None where it cannot: each GPU answers what it supports."""
+    import pynvml
+
+    try:
+        return ask(*about)
+    except pynvml.NVMLError:
+        return None

@@ -1,7 +1,8 @@
 """A run's folder: what was asked, how it goes, what came out; readable without tuneplan.
 
 ``plan.json``, ``request.json``, ``status.json``, ``metrics.jsonl``, ``log.txt``, ``result.json``
-and, once somebody asked for it, an empty ``stop``. The worker writes, everybody else reads.
+and, once somebody asked for it, an empty ``stop``. The worker writes, everybody else reads; who
+started the worker leaves in ``worker.json`` which process it is, for the time until it writes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ MIN_FREE_BYTES = 100 * 2**20
 
 START_PATIENCE_SECONDS = 60
 """How long a run may stay without any worker before it counts as never begun."""
+
+_MAX_ROW_BYTES = 1024
+"""More than a line of metrics ever takes."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -70,12 +74,21 @@ class Run:
         return status
 
     def _written_status(self) -> RunStatus:
-        path = self.folder / "status.json"
         try:
-            return _read(RunStatus, path)
+            status = _read(RunStatus, self.folder / "status.json")
         except InputError as error:
+            return self._unreadable(str(error))
+        worker = self.folder / "worker.json"
+        if status.pid is not None or not worker.exists():
+            return status
+        return status.model_copy(update=json.loads(read_text(worker)))
+
+    def _unreadable(self, reason: str) -> RunStatus:
+        try:
             then = datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
-            return RunStatus(state="failed", heartbeat=then, started_at=then, reason=str(error))
+        except FileNotFoundError:
+            then, reason = datetime.now(UTC), f"its folder is gone: {self.folder}"
+        return RunStatus(state="failed", heartbeat=then, started_at=then, reason=reason)
 
     def _ended(self, status: RunStatus) -> RunStatus:
         """What to say of a run whose worker is gone without a word."""
@@ -98,18 +111,27 @@ class Run:
         change = {"state": state, "reason": why + said, "ended_at": status.heartbeat}
         return status.model_copy(update=change)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return one mapping per step so far; a last line that is not whole yet is left out."""
+    def metrics(self, *, last: int | None = None) -> list[dict[str, Any]]:
+        """Return one mapping per step so far; a last line that is not whole yet is left out.
+
+        Args:
+            last: Only this many of the newest steps; what came before is not read.
+        """
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return []
+        with path.open("rb") as stream:
+            if last is not None and path.stat().st_size > last * _MAX_ROW_BYTES:
+                stream.seek(-last * _MAX_ROW_BYTES, os.SEEK_END)
+                stream.readline()  # most likely the end of a line
+            lines = stream.read().split(b"\n")[:-1]
         rows = []
-        for line in path.read_bytes().split(b"\n")[:-1]:
+        for line in lines:
             try:
                 rows.append(json.loads(line))
             except ValueError:  # torn by a crash: nothing after it can be trusted
                 break
-        return rows
+        return rows if last is None else rows[-last:]
 
     def result(self) -> ProbeResult | None:
         """Return what the run found, or None where it has found nothing (yet).
@@ -202,12 +224,10 @@ def create_run(request: ProbeRequest) -> Run:
 
 
 def record_worker(run: Run, pid: int) -> None:
-    """Write down which process works on a run, unless the worker has already done so."""
-    status = _read(RunStatus, run.folder / "status.json")
-    if status.pid is None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # gone already, having said why or not
-            who = process_identity(psutil.Process(pid))
-            _write(run.folder / "status.json", status.model_copy(update=who))
+    """Write down which process works on a run, in a file that the worker does not write."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # gone already, having said why or not
+        who = process_identity(psutil.Process(pid))
+        write_atomic(run.folder / "worker.json", json.dumps(who) + "\n")
 
 
 def list_runs() -> list[Run]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import streamlit as st
 
 from estimator.estimate import MemoryEstimate
 from estimator.problems import InputError
 from pages.ui import charts, show
 from pages.ui.run_table import state_badge
-from reports.units import GIB, MIB, count, duration, gib, percent
+from reports.units import GIB, MIB, count, duration, gib, number, percent
 from trainer.launch import stop
 from trainer.results import OutOfMemory, ProbeResult
 from trainer.runs import Run
 
 _POLL_SECONDS = 0.5
+_LIVE_ROWS = 500
+"""Steps drawn while a run goes on, the newest ones: its file is read at every poll."""
 
 
 def show_run(run: Run) -> None:
@@ -43,11 +48,10 @@ def _progress(run: Run, live: bool) -> None:
     if live:
         done = min(1.0, status.step / status.num_steps) if status.num_steps else 0.0
         st.progress(done, text=show.plain(status.activity))
-    _curves(run)
+    _curves(run.metrics(last=_LIVE_ROWS if live else None))
 
 
-def _curves(run: Run) -> None:
-    rows = run.metrics()
+def _curves(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     steps = [row["step"] for row in rows]
@@ -61,7 +65,7 @@ def _curves(run: Run) -> None:
             charts.curve(steps, losses, "loss"),
             key="loss",
             config=charts.CONFIG,
-            alt=f"Loss over {len(steps)} steps, from {losses[0]:.4g} to {losses[-1]:.4g}.",
+            alt=f"Loss over {len(steps)} steps, from {number(losses[0])} to {number(losses[-1])}.",
         )
     with right:
         st.markdown("**Peak allocated memory**, measured")
