@@ -214,3 +214,13 @@ def test_an_architecture_that_transformers_does_not_know_is_a_problem(tmp_path: 
 def test_an_estimate_survives_json(tiny_plan: FineTunePlan) -> None:
     estimate = dry_run(tiny_plan)
     assert MemoryEstimate.model_validate_json(estimate.model_dump_json()) == estimate
+
+
+def test_a_checkpoint_that_is_quantised_already_is_not_read_as_if_it_were_not(
+    tmp_path: Path,
+) -> None:
+    config = json.loads((Path(TINY) / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="already quantised"):
+        dry_run(plan(model=str(tmp_path)))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from estimator.plan import FineTunePlan
+from estimator.problems import InputError, Problem
 from trainer.examples import Example
 from trainer.step import Batch
 
@@ -29,21 +30,37 @@ def example_batches(
         tokenizer: Hugging Face's, with an end-of-sequence token.
         plan: Tells the shape and whether rows are padded.
         device: Where the batches go.
+
+    Raises:
+        InputError: No example fits its prompt into ``seq_len``.
     """
     tokens = [_tokens(example, tokenizer) for example in examples]
+    if plan.padded:
+        tokens = [(ids, labels) for ids, labels in tokens if _is_learned(labels, plan.seq_len)]
+    if not tokens:
+        what = f"every prompt is longer than {plan.seq_len} tokens: nothing is left to learn"
+        raise InputError(Problem("seq_len", what, fix="raise seq_len, or shorten the prompts"))
     rows = _padded(tokens, plan.seq_len) if plan.padded else _packed(tokens, plan.seq_len)
     while True:
         chosen = list(itertools.islice(rows, plan.micro_batch_size))
         columns = [torch.tensor(column, device=device) for column in zip(*chosen, strict=True)]
         names = ("input_ids", "labels", "attention_mask")
-        yield dict(zip(names, columns, strict=False))
+        batch: Batch = dict(zip(names, columns, strict=False))
+        if bool((batch["labels"] != IGNORED).any()):
+            yield batch
 
 
 def _tokens(example: Example, tokenizer: Any) -> tuple[list[int], list[int]]:
     prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
     completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
-    completion = [*completion, tokenizer.eos_token_id]
+    if tokenizer.eos_token_id is not None:
+        completion = [*completion, tokenizer.eos_token_id]
     return prompt + completion, [IGNORED] * len(prompt) + completion
+
+
+def _is_learned(labels: list[int], seq_len: int) -> bool:
+    """Whether a row of this length would hold any of the completion."""
+    return any(label != IGNORED for label in labels[:seq_len])
 
 
 def _packed(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import pynvml
@@ -22,6 +20,9 @@ from trainer.results import Device, OutOfMemory
 _LEAST_CPU_LIMIT_GIB = 0.25  # less, and Python itself falls over before a tensor is refused
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
+
+
+_SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -47,7 +48,7 @@ class Limits:
     capacity_bytes: int
     used_before_bytes: int | None
 
-    def context_bytes(self, reserved_bytes: int) -> int | None:
+    def context_bytes(self) -> int | None:
         """Return what the process takes of the GPU outside the allocator, None if unknown.
 
         The difference of the driver's own readings, so another process that grows meanwhile
@@ -56,13 +57,14 @@ class Limits:
         used = driver_used_bytes(self.device)
         if used is None or self.used_before_bytes is None:
             return None
-        return max(0, used - self.used_before_bytes - reserved_bytes)
+        reserved = torch.cuda.memory_reserved(self.device)
+        return max(0, used - self.used_before_bytes - reserved)
 
-    def shortage(self, error: RuntimeError, phase: Phase) -> OutOfMemory | None:
+    def shortage(self, error: Exception, phase: Phase) -> OutOfMemory | None:
         """Return what an out-of-memory error says, None if the error is another one."""
-        message = str(error)
-        on_cpu = "DefaultCPUAllocator" in message or "can't allocate memory" in message
-        if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
+        message = str(error) or "out of memory"
+        is_shortage = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not is_shortage and not any(sign in message for sign in _SIGNS):
             return None
         match = _REQUESTED.search(message)
         allocated = None
@@ -83,8 +85,9 @@ def limited_memory(
 ) -> Iterator[Limits]:
     """Let the process take no more than ``limit_gib`` of the device, or than is free.
 
-    On a CPU the bound is on top of what the process already holds; without a limit it is what
-    the machine has left, so that the worker is told no before the system kills it.
+    On CUDA the bound is the caching allocator's: the context comes on top. On a CPU it is on top
+    of what the process already holds; without a limit it is what the machine has left, so that
+    the worker is told no before the system kills it.
 
     Args:
         device: CUDA or CPU.
@@ -95,8 +98,8 @@ def limited_memory(
         InputError: The limit is too small for a worker on a CPU.
     """
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        capacity = total if limit_gib is None else min(total, round(limit_gib * GIB))
+        free, total = torch.cuda.mem_get_info(device)
+        capacity = free if limit_gib is None else min(free, round(limit_gib * GIB))
         torch.cuda.set_per_process_memory_fraction(capacity / total, device)
         yield Limits(device, capacity, used_before_bytes)
         return
@@ -126,18 +129,6 @@ def driver_used_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         return None
     try:
-        pynvml.nvmlInit()
-        handle = _driver_handle(device)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-    except pynvml.NVMLError:
+        return torch.cuda.device_memory_used(device)
+    except (pynvml.NVMLError, RuntimeError, ModuleNotFoundError):
         return None
-
-
-def _driver_handle(device: torch.device) -> Any:
-    """The driver counts all GPUs, CUDA only those that CUDA_VISIBLE_DEVICES lets through."""
-    index = device.index or 0
-    visible = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    name = visible[index] if index < len(visible) and visible[index] else str(index)
-    if name.isdigit():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(name))
-    return pynvml.nvmlDeviceGetHandleByUUID(name)

@@ -30,7 +30,12 @@ from trainer.loading import record_load
 from trainer.observe import components_at, observed_steps, phases_of
 from trainer.quiet import quiet_libraries
 from trainer.recorder import StorageRecorder
-from trainer.skeleton import build_skeleton, pack_on_meta, transformers_config
+from trainer.skeleton import (
+    build_skeleton,
+    num_parameters,
+    pack_on_meta,
+    transformers_config,
+)
 from trainer.step import Batch
 from trainer.weights import to_fake
 
@@ -64,7 +69,7 @@ def dry_run(
     config = transformers_config(facts.config, plan.model)
     base = build_skeleton(plan, config, plan.model)
     pack_on_meta(base, plan)
-    num_base = _num_parameters(base)
+    num_base = num_parameters(base)
     model = prepare(base, plan)
     mode = FakeTensorMode()
     to_fake(model, mode)
@@ -154,15 +159,6 @@ def _assumptions(
         yield "No outlier columns: LLM.int8() keeps a few activation columns in 16 bits as well."
     if not plan.gpu_spec.has_bf16 and "bf16" in (plan.weights_dtype, plan.autocast_dtype):
         yield f"{plan.gpu_spec.name} has no bf16 arithmetic: it runs slowly; fp16 is usual there."
-
-
-def _num_parameters(base: Any) -> int:
-    """Count the model's parameters as it is published: packed weights by their real shape."""
-    total = 0
-    for parameter in base.parameters():
-        state = getattr(parameter, "quant_state", None)
-        total += state.shape.numel() if state is not None else parameter.numel()
-    return total
 
 
 class _Workspaces:

@@ -84,17 +84,18 @@ def measure_steps(
     )
     if isinstance(meter, _CudaMeter):
         session.take_unwatched()
-        if session.losses:
+        if len(session.losses) >= NUM_OBSERVED_STEPS:  # the second step has all there is to hold
             meter.stop()
-        with recorder:
-            session.take_watched()
+        if not (meter.stopped and should_stop()):
+            with recorder:
+                session.take_watched()
     else:
         with recorder:
             session.take_watched()
             session.take_unwatched()
     result = Measurement(
         losses=session.losses,
-        step_seconds=session.step_seconds,
+        step_seconds=session.step_seconds[1:] or session.step_seconds,  # the first warms up
         tokens_per_step=session.tokens_per_step,
         stopped_early=len(session.losses) < num_steps,
     )
@@ -227,17 +228,19 @@ class _CudaMeter:
         self.phase: Phase = "load"
         self.peaks: dict[Phase, int] = {}
         self.step_peak = 0
-        self.counting = True
+        self.reserved = 0
+        self.stopped = False
 
     def stop(self) -> None:
         """Let the peaks stand as they are: what follows is watched, and so not itself."""
-        self.counting = False
+        self.stopped = True
 
     def enter(self, phase: Phase) -> None:
         """Close the phase that ran and begin another."""
         peak = torch.cuda.max_memory_allocated(self.device)
-        if self.counting:
+        if not self.stopped:
             self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), peak)
+            self.reserved = max(self.reserved, torch.cuda.max_memory_reserved(self.device))
         self.step_peak = max(self.step_peak, peak)
         torch.cuda.reset_peak_memory_stats(self.device)
         self.phase = phase
@@ -253,11 +256,12 @@ class _CudaMeter:
         result.phases_bytes = {phase: self.peaks.get(phase) for phase in PHASES}
         result.peak_phase = max(self.peaks, key=lambda phase: self.peaks[phase])
         result.peak_allocated_bytes = self.peaks[result.peak_phase]
-        result.peak_reserved_bytes = torch.cuda.max_memory_reserved(self.device)
-        components = components_at(recorder.trace.peak())
-        unexplained = result.peak_allocated_bytes - sum(size or 0 for size in components.values())
-        if unexplained >= 0:
+        result.peak_reserved_bytes = self.reserved
+        watched = recorder.trace.peak()
+        unexplained = result.peak_allocated_bytes - watched.size_bytes
+        if watched.phase == result.peak_phase and unexplained >= 0:
+            components = components_at(watched)
             components["workspace"] = unexplained
             result.components_bytes = components
-        else:  # the recorder saw more than the allocator: it cannot tell what was what
+        else:  # not the same moment: the recorder cannot tell what was what at this peak
             result.components_bytes = dict.fromkeys(COMPONENTS)

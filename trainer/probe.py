@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from trainer.dryrun import PACKAGES, dry_run
 from trainer.examples import read_examples
 from trainer.measure import Measurement, measure_steps
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
-from trainer.skeleton import build_skeleton, transformers_config
+from trainer.skeleton import build_skeleton, num_parameters, transformers_config
 from trainer.step import Batch
 from trainer.untyped import transformers
 from trainer.weights import fill_at_random, load_pretrained
@@ -63,7 +64,7 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     observer.on_activity("formula")
     formula, refusal = _formula(plan, device)
     observer.on_activity("dry run")
-    dry = dry_run(plan, device="cuda" if device.type == "cuda" else "cpu")
+    dry = _dry_run(plan, device)
     weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
     beside: dict[str, Any] = {
         "plan": plan,
@@ -79,16 +80,17 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     reached: dict[str, Phase] = {"phase": "load"}
     with limited_memory(device, request.memory_limit_gib, used_before_bytes) as limits:
         try:
-            measured = _measure(request, plan, facts, weights, batches, device, observer, reached)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            measurement, counts, seconds = _measure(
+                request, plan, facts, weights, batches, device, observer, reached
+            )
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is one
             shortage = _out_of_memory(error, plan, limits, reached["phase"])
             if shortage is None:
                 raise
             return ProbeResult(**beside, out_of_memory=shortage)
-    measurement, seconds = measured
     return ProbeResult(
         **beside,
-        measured=_measured_estimate(plan, measurement, dry.parameters, device, limits, seconds),
+        measured=_measured_estimate(plan, measurement, counts, device, limits, seconds),
         num_steps=len(measurement.losses),
         first_loss=measurement.losses[0],
         last_loss=measurement.losses[-1],
@@ -107,6 +109,7 @@ def _plan_here(plan: FineTunePlan, device: torch.device) -> FineTunePlan:
         name=properties.name,
         memory_gib=properties.total_memory / GIB,
         compute_capability=float(f"{properties.major}.{properties.minor}"),
+        has_bf16=properties.major >= 8,
         source="this machine's driver",
     )
     return plan.changed(gpu=gpu)
@@ -114,6 +117,17 @@ def _plan_here(plan: FineTunePlan, device: torch.device) -> FineTunePlan:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _dry_run(plan: FineTunePlan, device: torch.device) -> MemoryEstimate | None:
+    """The dry run beside a probe; a step that cannot be traced can still be measured."""
+    try:
+        return dry_run(plan, device="cuda" if device.type == "cuda" else "cpu")
+    except InputError:
+        raise
+    except Exception:  # noqa: BLE001  whatever tracing met, it is in the log
+        traceback.print_exc()
+        return None
 
 
 def _formula(plan: FineTunePlan, device: torch.device) -> tuple[MemoryEstimate | None, str]:
@@ -154,7 +168,7 @@ def _measure(
     device: torch.device,
     observer: Observer,
     reached: dict[str, Phase],
-) -> tuple[Measurement, float]:
+) -> tuple[Measurement, ParameterCounts, float]:
     started = time.perf_counter()
     observer.on_activity(f"building the model ({weights} weights)")
     torch.manual_seed(0)
@@ -164,6 +178,7 @@ def _measure(
     else:
         base = build_skeleton(plan, config, plan.model)
         fill_at_random(base, plan, device)
+    num_base = num_parameters(base)
     model = prepare(base, plan).to(device)
     training = build_training(model, plan, on_cuda=device.type == "cuda")
     with chosen_attention(plan, device):
@@ -176,7 +191,9 @@ def _measure(
             on_phase=lambda phase: reached.update(phase=phase),
             should_stop=observer.should_stop,
         )
-    return measurement, time.perf_counter() - started
+    num_trained = sum(parameter.numel() for parameter in training.parameters)
+    counts = ParameterCounts(total=num_base, trainable=num_trained)
+    return measurement, counts, time.perf_counter() - started
 
 
 def _measured_estimate(
@@ -188,7 +205,7 @@ def _measured_estimate(
     seconds: float,
 ) -> MemoryEstimate:
     reserved = measurement.peak_reserved_bytes
-    context = None if reserved is None else limits.context_bytes(reserved)
+    context = None if reserved is None else limits.context_bytes()
     estimate = MemoryEstimate(
         basis="measured",
         plan=plan,
@@ -219,7 +236,7 @@ def _assumptions(plan: FineTunePlan, device: torch.device) -> Iterator[str]:
 
 
 def _out_of_memory(
-    error: RuntimeError, plan: FineTunePlan, limits: Limits, phase: Phase
+    error: Exception, plan: FineTunePlan, limits: Limits, phase: Phase
 ) -> OutOfMemory | None:
     """Return what ran short, or None where the error is about something else."""
     shortage = limits.shortage(error, phase)

@@ -8,7 +8,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence transformers, peft and bitsandbytes; call it before they are imported."""
+    """Silence transformers, peft and bitsandbytes, wholly where they are not imported yet."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

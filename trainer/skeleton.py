@@ -72,6 +72,10 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
     Raises:
         InputError: transformers has no causal language model for the configuration.
     """
+    if getattr(config, "quantization_config", None):
+        what = "its checkpoint is already quantised, and would be read as if it were not"
+        fix = "name the unquantised model, and set method: qlora"
+        raise InputError(Problem(name, what, fix=fix))
     try:
         with torch.device("meta"), no_init_weights():
             model = transformers.AutoModelForCausalLM.from_config(
@@ -100,6 +104,15 @@ def quantized_linears(model: torch.nn.Module) -> list[Any]:
     """Return the modules whose weights bitsandbytes stores in 4 or 8 bits, in order."""
     kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
     return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    """Count a model's parameters as it is published: packed weights by their real shape."""
+    total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        total += state.shape.numel() if state is not None else parameter.numel()
+    return total
 
 
 def pack_on_meta(model: torch.nn.Module, plan: FineTunePlan) -> None:

@@ -43,7 +43,8 @@ def training_step(
 
     The order is Hugging Face Trainer's: forward and loss under autocast, the model's outputs let
     go of (unless ``keep_outputs``), backward, and after the last micro-batch clipping, the
-    optimizer and the gradients' release.
+    optimizer and the gradients' release. Two things are not as there: fp16 autocast takes no
+    gradient scaler, and 8-bit optimizers keep an embedding's states in 8 bits too (Trainer: 32).
 
     Args:
         training: Model, trained parameters and optimizer.

@@ -40,8 +40,10 @@ def fill_at_random(model: Any, plan: FineTunePlan, device: torch.device) -> None
 
 def _quantize_random(module: Any, dtype: torch.dtype, device: torch.device) -> None:
     shape = (module.out_features, module.in_features)
-    weight = torch.empty(shape, dtype=dtype, device=device).normal_(std=_STANDARD_DEVIATION)
-    if isinstance(module, bnb.nn.Linear4bit):
+    in_4_bits = isinstance(module, bnb.nn.Linear4bit)
+    drawn_on = device if in_4_bits else "cpu"  # Int8Params quantises on its way off the CPU alone
+    weight = torch.empty(shape, dtype=dtype, device=drawn_on).normal_(std=_STANDARD_DEVIATION)
+    if in_4_bits:
         old = module.weight
         module.weight = bnb.nn.Params4bit(
             weight,

@@ -15,8 +15,8 @@ from trainer.results import ProbeRequest, ProbeResult
 from trainer.runs import Run, RunWriter
 
 
-class _Ended(Exception):
-    """The worker was told to end at once."""
+class _Ended(BaseException):
+    """The worker was told to end at once; no library may take it for an error of its own."""
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
@@ -38,7 +38,7 @@ def work(folder: Path) -> int:
         writer.status(state="failed", reason=str(error), input_is_wrong=True)
         return 2
     except _Ended:
-        writer.status(state="stopped", reason="ended before its first two steps were done")
+        writer.status(state="stopped", reason="ended by force; what it had measured is lost")
         return 0
     except Exception as error:  # noqa: BLE001  whatever it was, the run must say so
         traceback.print_exc()
