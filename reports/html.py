@@ -13,12 +13,9 @@ from advisor.rules import knowledge_base
 from advisor.scoring import NUM_DRAWS, SPREAD
 from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate
 from estimator.gpus import Gpu, bundled_gpus
-from reports import charts, units
+from reports import charts, units, words
 from reports.build import Report
 from reports.explain import full_states
-
-_METHODS = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
-_BASES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
 
 
 def render(report: Report) -> str:
@@ -66,14 +63,17 @@ def _environment() -> Environment:
         "usd": units.usd,
         "points": _points,
         "percent": lambda share: f"{share:.0%}".replace("%", " %"),
-        "method": lambda method: _METHODS.get(method, method.replace("_", " ")),
-        "basis": _BASES.__getitem__,
+        "method": words.method_name,
+        "basis": words.basis_name,
+        "step_size": words.step_size,
+        "lacking": words.what_was_lacking,
         "words": lambda name: name.replace("_", " "),
         "number": lambda value, digits=3: (
             units.UNKNOWN if value is None else f"{value:,.{digits}f}"
         ),
     }
     environment.globals |= {
+        "changes_that_fit": words.CHANGES_THAT_FIT,
         "off": units.percent,
         "question": find_question,
         "changed": _changed,
@@ -114,7 +114,7 @@ def _assumptions(report: Report) -> list[tuple[str, list[str]]]:
     readings = [*report.estimates, *(r for probe in report.probes for r in _readings(probe))]
     said: dict[str, list[str]] = {}
     for reading in readings:
-        name = f"{_METHODS.get(reading.plan.method, reading.plan.method)}, {_BASES[reading.basis]}"
+        name = f"{words.method_name(reading.plan.method)}, {words.basis_name(reading)}"
         for text in reading.assumptions:
             said.setdefault(text, [])
             if name not in said[text]:
@@ -137,7 +137,7 @@ def _provenance(report: Report) -> list[tuple[str, str, str]]:
     if report.estimates:
         model = report.estimates[0].plan.model
         rows.append((f"Shape of {model}", "quoted", report.model_source))
-        bases = dict.fromkeys(_BASES[one.basis] for one in report.estimates)
+        bases = dict.fromkeys(words.basis_name(one) for one in report.estimates)
         rows.append(("Memory by method", ", ".join(bases), "computed from that shape and the plan"))
         rows += [(f"Memory of {gpu.name}", "quoted", gpu.source) for gpu in _gpus(report)]
     for probe in report.probes:

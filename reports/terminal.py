@@ -16,6 +16,7 @@ from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
 from reports.units import GIB, UNKNOWN, count, duration, gib, number, percent
+from reports.words import CHANGES_THAT_FIT, step_size, what_was_lacking
 from trainer.results import OutOfMemory, ProbeResult
 
 _FIT_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
@@ -93,7 +94,15 @@ def _speed(results: Sequence[ProbeResult]) -> RenderableType:
     if not results:
         return Text("")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("method", "steps", "first loss", "last loss", "per step", "tokens/s"):
+    for heading in (
+        "method",
+        "steps",
+        "first loss",
+        "last loss",
+        "per step",
+        "a step is",
+        "tokens/s",
+    ):
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for result in results:
         table.add_row(
@@ -102,6 +111,7 @@ def _speed(results: Sequence[ProbeResult]) -> RenderableType:
             number(result.first_loss),
             number(result.last_loss),
             duration(result.step_seconds_median),
+            step_size(result.plan),
             number(result.tokens_per_second, 0),
         )
     return table
@@ -109,13 +119,9 @@ def _speed(results: Sequence[ProbeResult]) -> RenderableType:
 
 def out_of_memory(result: OutOfMemory) -> RenderableType:
     """Show what was asked, what was there, and what would make it fit."""
-    used = "" if result.allocated_bytes is None else f" with {gib(result.allocated_bytes)} in use"
-    lines = [
-        f"Out of memory in the {result.phase} phase: asked for {gib(result.requested_bytes)}"
-        f"{used}, of {gib(result.capacity_bytes)}.",
-    ]
+    lines = [what_was_lacking(result)]
     if result.changes:
-        lines.append("These changes make it fit, by the estimate:")
+        lines.append(CHANGES_THAT_FIT)
     for change in result.changes:
         lines.append(f"  --set {change.override}  (peak {gib(change.peak_allocated_bytes)})")
     return Text("\n".join(lines), style="yellow")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import reports.as_json
 import reports.html
 from advisor.scenario import Scenario, load_scenario
 from estimator.compare import compare_methods
 from estimator.estimate import MemoryEstimate
+from reports import terminal
 from reports.build import Report, build_report
 from reports.charts import memory_chart
+from reports.words import step_size, what_was_lacking
 from trainer.results import Change, OutOfMemory, ProbeResult
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -172,8 +176,30 @@ def test_page_lays_measured_beside_estimated(page, report):
     assert "-1.96 %" in page.text
     assert "5.125 → 4.500" in page.text
     assert "A Measured GPU; torch 2.13.0" in page.text
-    assert "LoRA ran out of memory in the forward phase" in page.text
+    lacking = "Out of memory in the forward phase: asked for 1.0 GiB more, with 7.0 GiB of 8.0 GiB"
+    assert lacking in page.text
+    assert "any one of these changes makes it fit" in page.text
     assert "--set seq_len=256" in page.text
+
+
+def test_a_steps_time_says_how_much_of_the_plans_step_it_is(page, report):
+    planned = report.probes[0].plan.gradient_accumulation_steps
+    assert planned > 2
+    assert f"500.0 ms 2 of {planned} micro-batches" in page.text
+    assert step_size(report.probes[0].plan.changed(gradient_accumulation_steps=1)) == (
+        "1 micro-batch"
+    )
+
+
+def test_terminal_and_page_say_the_same_of_a_probe(page, probes):
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(terminal.readings(probes))
+    said = screen.file.getvalue()
+    assert max(map(len, said.splitlines())) <= 80
+    planned = probes[0].plan.gradient_accumulation_steps
+    for words in (what_was_lacking(probes[1].out_of_memory), f"2 of {planned}"):
+        assert words in " ".join(said.split())
+        assert words in page.text
 
 
 def test_page_prints_a_plan_that_can_be_used_again(page, report):

@@ -12,6 +12,7 @@ from estimator.problems import InputError
 from pages.ui import charts, show
 from pages.ui.run_table import state_badge
 from reports.units import GIB, MIB, count, duration, gib, number, percent
+from reports.words import CHANGES_THAT_FIT, step_size, what_was_lacking
 from trainer.launch import stop
 from trainer.results import OutOfMemory, ProbeResult
 from trainer.runs import Run
@@ -94,13 +95,9 @@ def _show_result(run: Run) -> None:
 
 
 def _show_out_of_memory(found: OutOfMemory) -> None:
-    st.error(
-        f"**Out of memory in the {show.plain(found.phase)} phase.** "
-        f"Asked for {gib(found.requested_bytes)} more, with {gib(found.allocated_bytes)} of "
-        f"{gib(found.capacity_bytes)} in use. {show.plain(found.message)}"
-    )
+    st.error(show.plain(f"{what_was_lacking(found)} {found.message}"))
     if found.changes:
-        st.markdown("What would lower the peak, by the estimate:")
+        st.markdown(CHANGES_THAT_FIT)
         st.markdown(
             "\n".join(
                 f"- `{change.override}`: {gib(change.peak_allocated_bytes)}"
@@ -138,7 +135,8 @@ def _verdict(result: ProbeResult, measured: MemoryEstimate) -> str:
 def _facts(result: ProbeResult) -> None:
     with st.container(horizontal=True, gap="medium"):
         st.metric("Steps", result.num_steps, width="content")
-        st.metric("Time per step", duration(result.step_seconds_median), width="content")
+        time_label = f"Time per step ({step_size(result.plan)})"
+        st.metric(time_label, duration(result.step_seconds_median), width="content")
         if result.tokens_per_second is not None:
             st.metric("Tokens per second", count(round(result.tokens_per_second)), width="content")
         if result.first_loss is not None and result.last_loss is not None:

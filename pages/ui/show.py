@@ -10,9 +10,10 @@ import streamlit as st
 from estimator.estimate import COMPONENTS, GpuFit, MemoryEstimate
 from estimator.problems import InputError
 from reports.units import gib
+from reports.words import METHOD_NAMES, basis_name, method_name
 
-METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
-_BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
+__all__ = ["METHOD_NAMES", "basis_name", "method_name"]
+
 _PEAK = "**peak allocated**"
 _COLORS = {"yes": "green", "tight": "orange", "no": "red"}
 
@@ -38,19 +39,9 @@ def plain(text: str) -> str:
     return text
 
 
-def method_name(method: str) -> str:
-    """Return a method as people write it."""
-    return METHOD_NAMES.get(method, method.replace("_", " "))
-
-
 def reading_name(estimate: MemoryEstimate) -> str:
     """Return a reading's method and provenance, as bars and columns are labelled."""
     return f"{method_name(estimate.plan.method)} · {basis_name(estimate)}"
-
-
-def basis_name(estimate: MemoryEstimate) -> str:
-    """Return where an estimate's numbers come from: formula, dry run or measured."""
-    return _BASIS_NAMES[estimate.basis]
 
 
 def verdict(fit: GpuFit) -> str:

@@ -1,0 +1,42 @@
+"""What terminal, pages and HTML say in the same words: names, and sentences about a probe."""
+
+from __future__ import annotations
+
+from estimator.estimate import MemoryEstimate
+from estimator.plan import FineTunePlan
+from reports.units import gib
+from trainer.results import OutOfMemory
+
+METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
+_BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
+
+CHANGES_THAT_FIT = "By the estimate, any one of these changes makes it fit:"
+
+_MOST_MICRO_BATCHES = 2
+"""A probe's step takes no more: from the second on, each needs what the one before needed."""
+
+
+def method_name(method: str) -> str:
+    """Return a method as people write it."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def basis_name(estimate: MemoryEstimate) -> str:
+    """Return where an estimate's numbers come from: formula, dry run or measured."""
+    return _BASIS_NAMES[estimate.basis]
+
+
+def step_size(plan: FineTunePlan) -> str:
+    """Return what a probe's step consists of (``2 of 16 micro-batches``): its time is of that."""
+    planned = plan.gradient_accumulation_steps
+    if planned > _MOST_MICRO_BATCHES:
+        return f"{_MOST_MICRO_BATCHES} of {planned} micro-batches"
+    return "1 micro-batch" if planned == 1 else f"{planned} micro-batches"
+
+
+def what_was_lacking(found: OutOfMemory) -> str:
+    """Return where a device was too small, and by what, as one sentence."""
+    return (
+        f"Out of memory in the {found.phase} phase: asked for {gib(found.requested_bytes)} more, "
+        f"with {gib(found.allocated_bytes)} of {gib(found.capacity_bytes)} in use."
+    )
