@@ -21,14 +21,14 @@ def compare_methods(
         plan: What is compared; its own method need not be among ``methods``. What changes with
             the method is told at :func:`under_method`.
         methods: In the order in which they come back.
-        gpus: What to judge them against, in place of the plan's GPU and the common ones.
+        gpus: What to judge them against, in place of the plan's GPU and the common ones. One on
+            which the formula does not hold is left out.
 
     Raises:
         NoFormula: The formula does not hold for one of them.
         InputError: The plan is not possible with one of the methods, or its model is not found.
     """
-    estimates = [read_formula(under_method(plan, method)) for method in methods]
-    return [one.judged(tuple(gpus)) for one in estimates] if gpus else estimates
+    return [read_formula(under_method(plan, method), gpus=gpus) for method in methods]
 
 
 def under_method(plan: FineTunePlan, method: str) -> FineTunePlan:

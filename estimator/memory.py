@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 from estimator.architecture import Architecture, NotModelled
 from estimator.byte_account import Moment
-from estimator.decoder_step import DecoderStep
+from estimator.decoder_step import DecoderStep, StepMoments
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
-from estimator.gpu_facts import attention_backend, cublas_workspace_bytes
-from estimator.gpus import common_gpus
+from estimator.gpu_facts import FLASH_CAPABILITY, cublas_workspace_bytes, plan_attention
+from estimator.gpus import Gpu, common_gpus
 from estimator.models import resolve_model
-from estimator.plan import BYTES_PER_VALUE, FineTunePlan
+from estimator.plan import FineTunePlan
 from estimator.states import States, read_states
-
-GIB = 2**30
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """The model types whose layers :mod:`estimator.decoder_step` describes."""
@@ -30,7 +29,9 @@ class NoFormula(Exception):
         super().__init__(reason)
 
 
-def read_formula(plan: FineTunePlan, *, device: Device = "cuda") -> MemoryEstimate:
+def read_formula(
+    plan: FineTunePlan, *, device: Device = "cuda", gpus: Sequence[Gpu] = ()
+) -> MemoryEstimate:
     """Return the memory of the plan's step, worked out operation by operation.
 
     The step's operations are written down for two layers, every further layer adds what the
@@ -46,6 +47,9 @@ def read_formula(plan: FineTunePlan, *, device: Device = "cuda") -> MemoryEstima
     Args:
         plan: What is trained.
         device: On a CPU there are no cuBLAS workspaces, and there is no GPU to fit.
+        gpus: What to judge the step against, in place of the plan's GPU and the common ones. Each
+            is judged by what the step takes there, with that GPU's attention kernel and
+            workspace; where that is not described, the GPU is left out and an assumption says so.
 
     Raises:
         NoFormula: The plan asks for something that is not described here; the dry run reads it.
@@ -62,8 +66,15 @@ def read_formula(plan: FineTunePlan, *, device: Device = "cuda") -> MemoryEstima
     if reason:
         raise NoFormula(reason)
     states = read_states(plan, architecture)
-    workspaces = 2 * cublas_workspace_bytes(plan.gpu_spec) if device == "cuda" else 0
-    moments = _phases(plan, architecture, states, workspaces)
+    step_with = cache(partial(_step, plan, architecture))
+
+    def read_on(gpu: Gpu) -> dict[Phase, Moment]:
+        kernel = _attention(plan, gpu, architecture) or "none"
+        # forward and backward run on threads of their own, with a workspace each
+        workspaces_bytes = 2 * cublas_workspace_bytes(gpu) if device == "cuda" else 0
+        return _phases(plan, states, step_with(kernel), workspaces_bytes)
+
+    moments = read_on(plan.gpu_spec)
     peak_phase = max(moments, key=lambda phase: moments[phase].total_bytes)
     peak = moments[peak_phase]
     estimate = MemoryEstimate(
@@ -76,24 +87,39 @@ def read_formula(plan: FineTunePlan, *, device: Device = "cuda") -> MemoryEstima
         phases_bytes={phase: moment.total_bytes for phase, moment in moments.items()},
         peak_phase=peak_phase,
         peak_allocated_bytes=peak.total_bytes,
-        assumptions=tuple(_assumptions(plan, architecture, states)),
+        assumptions=tuple(_assumptions(plan, architecture)),
         device=device,
         seconds=time.perf_counter() - started,
     )
     if device == "cpu":
         return estimate
-    gpus = {gpu.name: gpu for gpu in (plan.gpu_spec, *common_gpus())}
-    return estimate.judged(tuple(gpus.values()))
+    by_name = {gpu.name: gpu for gpu in gpus or (plan.gpu_spec, *common_gpus())}
+    fits, left_out = [], []
+    for gpu in by_name.values():
+        if _kernel_refusal(plan, gpu, architecture):
+            left_out.append(gpu)
+            continue
+        there = max(moment.total_bytes for moment in read_on(gpu).values())
+        needs = {"peak_allocated_bytes": there}
+        fits.append(estimate.model_copy(update=needs).fit(gpu))
+    found = {"gpus": tuple(fits), "seconds": time.perf_counter() - started}
+    if left_out:
+        names = ", ".join(gpu.name for gpu in left_out)
+        why = _kernel_refusal(plan, left_out[0], architecture)
+        found["assumptions"] = (*estimate.assumptions, f"Not judged on {names}: {why}")
+    return estimate.model_copy(update=found)
+
+
+def _step(plan: FineTunePlan, architecture: Architecture, attention: str) -> StepMoments:
+    accumulates = plan.gradient_accumulation_steps > 1
+    step = DecoderStep(plan, architecture, attention=attention, accumulates=accumulates)
+    return step.moments()
 
 
 def _phases(
-    plan: FineTunePlan, architecture: Architecture, states: States, workspaces_bytes: int
+    plan: FineTunePlan, states: States, step: StepMoments, workspaces_bytes: int
 ) -> dict[Phase, Moment]:
     """Return the fullest moment of each phase of the second step, when all states exist."""
-    accumulates = plan.gradient_accumulation_steps > 1
-    step = DecoderStep(
-        plan, architecture, attention=_backend(plan, architecture), accumulates=accumulates
-    ).moments()
     loaded = Moment(
         {
             "weights": states.weights,
@@ -104,12 +130,11 @@ def _phases(
     always = loaded.plus(
         {
             "optimizer_states": states.optimizer_states,
-            # forward and backward run on threads of their own, with a workspace each
             "workspace": workspaces_bytes,
         }
     )
     with_gradients = always.plus({"gradients": states.gradients})
-    during = with_gradients if accumulates else always
+    during = with_gradients if plan.gradient_accumulation_steps > 1 else always
     return {
         "load": loaded.plus({"temporaries": states.load_temporaries}),
         "forward": during.plus(step.forward.sizes),
@@ -118,17 +143,24 @@ def _phases(
     }
 
 
-def _backend(plan: FineTunePlan, architecture: Architecture) -> str:
-    """Return the attention kernel that PyTorch takes for the plan on its GPU."""
-    itemsize = 4 if plan.prepares_kbit else BYTES_PER_VALUE[plan.weights_dtype]
-    return attention_backend(
-        plan,
-        gpu=plan.gpu_spec,
-        itemsize=2 if plan.autocast_dtype != "none" else itemsize,
-        head_dim=architecture.head_dim,
-        masked=plan.padded,
-        grouped=_is_grouped(architecture),
-    )
+def _attention(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str | None:
+    """Return the attention kernel that the step takes on a GPU, None where there is no such."""
+    grouped = _is_grouped(architecture)
+    return plan_attention(plan, gpu, head_dim=architecture.head_dim, is_grouped=grouped)
+
+
+def _kernel_refusal(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str | None:
+    """Return why the formula does not hold on a GPU, None where it does."""
+    kernel = _attention(plan, gpu, architecture)
+    if kernel is None:
+        return f"there is no flash attention before compute capability {FLASH_CAPABILITY}."
+    if kernel == "math":
+        return (
+            "attention falls to PyTorch's math kernel there, which the formula does not describe."
+        )
+    if kernel == "efficient" and _is_grouped(architecture):
+        return "the formula does not describe memory-efficient attention with expanded key heads."
+    return None
 
 
 def _is_grouped(architecture: Architecture) -> bool:
@@ -150,12 +182,9 @@ def _refusals(
         yield "The formula describes batches without an attention mask."
     if plan.attention == "eager":
         yield "The formula describes flash and memory-efficient attention, not eager attention."
-    backend = _backend(plan, architecture)
-    if backend == "math":
-        where = f"on {plan.gpu_spec.name} with these dtypes"
-        yield f"The formula does not describe PyTorch's math attention, to which it falls {where}."
-    if backend == "efficient" and _is_grouped(architecture):
-        yield "The formula does not describe memory-efficient attention with expanded key heads."
+    reason = _kernel_refusal(plan, plan.gpu_spec, architecture)
+    if reason:
+        yield f"On {plan.gpu_spec.name} with these dtypes {reason}"
 
 
 def _model_refusals(
@@ -197,45 +226,21 @@ def _precision_refusals(plan: FineTunePlan) -> Iterator[str]:
         yield "Two 16-bit formats in one step make copies that the formula does not describe."
 
 
-def _assumptions(plan: FineTunePlan, architecture: Architecture, states: States) -> Iterator[str]:
+def _assumptions(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:
     yield (
         "Peak allocated: the bytes in live tensors, as torch.cuda.max_memory_allocated counts "
         "them. nvidia-smi shows more: the allocator's cache and the CUDA context."
     )
     yield (
         f"Worked out operation by operation for {architecture.model_type}, with "
-        f"{_backend(plan, architecture)} attention on {plan.gpu_spec.name}."
+        f"{_attention(plan, plan.gpu_spec, architecture)} attention on {plan.gpu_spec.name}."
     )
     yield f"Every example is {plan.seq_len} tokens long; shorter ones need less."
-    if not plan.uses_adapter:
-        yield explain_states(states, architecture.num_parameters)
     if plan.gradient_accumulation_steps > 1:
         yield "Gradients are accumulated: they stay alive through forward and backward."
     if plan.optimizer.startswith("paged_"):
         yield "Paged optimizer states are not counted: they lie in memory the driver can move out."
-    yield "Whether it fits is judged with a tenth more for the cache, and 0.6 GiB of context."
-
-
-def explain_states(states: States, num_parameters: int) -> str:
-    """Say in one sentence what weights, gradients and optimizer states take, and why.
-
-    Where every parameter is trained it sets the textbook's number (whole billions of parameters,
-    powers of 1000) beside this model's, in GB and in GiB.
-    """
-    parts = (states.weights, states.gradients, states.optimizer_states)
-    total = sum(parts)
-    sizes = f"{total / 1e9:.1f} GB = {total / GIB:.1f} GiB"
-    if states.num_trainable != num_parameters:
-        trained = f"{states.num_trainable:,} of {num_parameters:,} parameters are trained"
-        return f"Weights, gradients and optimizer states take {sizes}: {trained}."
-    each = [f"{part / num_parameters:.3g}" for part in parts]
-    per_parameter = total / num_parameters
-    billions = round(num_parameters / 1e9)
-    textbook = ""
-    if billions:
-        textbook = f" A textbook's {billions}e9 parameters make {per_parameter * billions:.0f} GB;"
-    return (
-        f"Weights, gradients and optimizer states take {per_parameter:.3g} bytes a parameter "
-        f"({each[0]} + {each[1]} + {each[2]}).{textbook} this model's {num_parameters:,} make "
-        f"{sizes}."
+    yield (
+        "Whether it fits is judged with the kernels of each GPU, a tenth more for the cache, and "
+        "0.6 GiB of context."
     )

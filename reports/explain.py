@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from estimator.architecture import Architecture
 from estimator.estimate import MemoryEstimate
+from estimator.models import resolve_model
+from estimator.problems import InputError
+from estimator.states import read_states
 from reports.units import gb, gib
 
 
@@ -16,22 +20,38 @@ def full_states(estimates: Iterable[MemoryEstimate]) -> str | None:
     the model's name; the model has another number of them.
 
     Returns:
-        The explanation, or None where no full fine-tune is among the estimates.
+        The explanation, or None where no full fine-tune of a described architecture is among the
+        estimates.
     """
     full = next((one for one in estimates if one.plan.method == "full"), None)
-    if full is None or full.states_bytes is None or not full.parameters.total:
+    if full is None:
         return None
-    each = full.states_bytes / full.parameters.total
+    try:
+        architecture = Architecture.from_config(resolve_model(full.plan.model).config)
+    except InputError:
+        return None
+    states = read_states(full.plan, architecture)
+    parts = (states.weights, states.gradients, states.optimizer_states)
+    count = architecture.num_parameters
+    total = sum(parts)
+    each = total / count
     text = (
-        f"A full fine-tune keeps weights, gradients and optimizer states: {each:.4g} bytes x "
-        f"{full.parameters.total:,} parameters = {gb(full.states_bytes)}, which is "
-        f"{gib(full.states_bytes)}. Activations come on top."
+        "A full fine-tune keeps weights, gradients and optimizer states: "
+        f"{' + '.join(f'{part / count:.4g}' for part in parts)} = {each:.4g} bytes x "
+        f"{count:,} parameters = {gb(total)}, which is {gib(total)}. Activations come on top."
     )
-    name = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", full.plan.model.lower().rpartition("/")[2])
-    if name:
-        billions = float(name[1])
+    billions = _billions_in_name(full.plan.model, count)
+    if billions:
         text += (
             f" The textbook figure of {gb(round(each * billions * 1e9))} counts {billions:g}e9 "
             f"parameters, as the model's name rounds them."
         )
     return text
+
+
+def _billions_in_name(model: str, num_parameters: int) -> float | None:
+    """Return the billions that a model's name says, None where it says none near its own."""
+    name = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model.lower().rpartition("/")[2])
+    said = float(name[1]) if name else 0
+    # a mixture's "8x7b" and the like count something else
+    return said if 0.5 < said * 1e9 / num_parameters < 2 else None
