@@ -8,8 +8,8 @@ from advisor.answers import Answers, parse_answers
 from advisor.flips import flips
 from advisor.questions import questions
 from advisor.recommendation import Choice, GateFound, Method, Ranked, Reason, Recommendation
-from advisor.rules import AXES, AXIS_MAX, Axis, Condition, Strategy, knowledge_base
-from advisor.scoring import Applied, applied, best, held_axes, raw_axes, stability
+from advisor.rules import AXIS_MAX, Axis, Condition, Strategy, knowledge_base
+from advisor.scoring import Applied, applied, best, held_axes, raw_axes, score, stability
 
 __all__ = ["Recommendation", "recommend"]
 
@@ -29,9 +29,7 @@ def recommend(answers: Answers) -> Recommendation:
     answers = parse_answers(answers)
     found = applied(answers)
     axis_reasons = _axis_reasons(found)
-    axes: dict[Axis, float] = {
-        axis: round(sum(r.points for r in axis_reasons if r.axis == axis), 4) for axis in AXES
-    }
+    axes = held_axes(raw_axes(found.rules))
     ranking = _ranking(found, axes, axis_reasons)
     top = knowledge_base().strategy(ranking[0].strategy)
     target = _target(found, axes)
@@ -47,7 +45,7 @@ def recommend(answers: Answers) -> Recommendation:
     return Recommendation(
         recommendation=choice,
         sentence=_sentence(choice, [addon.title for addon in addons]),
-        method_reason=method_reason,
+        method_reason=method_reason if top.trains else None,
         addon_reasons=tuple(addon.text for addon in addons),
         ranking=ranking,
         axes=axes,
@@ -76,12 +74,12 @@ def _axis_reasons(found: Applied) -> tuple[Reason, ...]:
     reasons = [_reason(rule.rule, rule.axis, rule.points, rule) for rule in found.rules]
     sums = raw_axes(found.rules)
     for axis, value in held_axes(sums).items():
-        if value != sums[axis]:
+        if change := round(value - sums[axis], 4):
             reasons.append(
                 Reason(
                     rule="range",
                     axis=axis,
-                    points=round(value - sums[axis], 4),
+                    points=change,
                     text=f"An axis is held within 0 and {AXIS_MAX:g}.",
                     source="tuneplan's own judgement",
                     url=None,
@@ -102,7 +100,7 @@ def _ranking(
                 strategy=strategy.id,
                 title=strategy.title,
                 summary=strategy.summary,
-                score=round(sum(reason.points for reason in reasons), 4),
+                score=score(strategy, found, axes),
                 blocked=" ".join(gate.text for gate in found.blocks(strategy.id)) or None,
                 reasons=tuple(reasons),
             )

@@ -61,12 +61,17 @@ class Scenario(_Record):
 
 
 class Case(_Record):
-    """A published case: its answers, and the strategy it calls for."""
+    """A case to start from: its answers, and the strategy it calls for."""
 
     title: str
     source: str
     strategy: str
     answers: Answers
+
+    @property
+    def is_published(self) -> bool:
+        """Whether somebody else published the case; the others are our own judgement."""
+        return not self.source.startswith("tuneplan")
 
 
 def parse_scenario(document: dict[str, Any], *, name: str = "scenario") -> Scenario:
@@ -105,7 +110,7 @@ def load_answers(path: Path) -> Answers:
 
 
 @cache
-def published_cases() -> tuple[Case, ...]:
+def bundled_cases() -> tuple[Case, ...]:
     """Return the bundled cases, whose answers can be started from."""
     document = read_document(_CASES)
     return tuple(

@@ -72,7 +72,7 @@ def raw_axes(rules: Sequence[Rule], factors: Factors | None = None) -> dict[Axis
 
 def held_axes(sums: dict[Axis, float]) -> dict[Axis, float]:
     """Return the axes, each held within 0 and its maximum."""
-    return {axis: min(max(value, 0.0), AXIS_MAX) for axis, value in sums.items()}
+    return {axis: round(min(max(value, 0.0), AXIS_MAX), 4) for axis, value in sums.items()}
 
 
 def score(

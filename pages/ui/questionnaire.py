@@ -9,7 +9,7 @@ import streamlit as st
 
 from advisor.answers import Answers
 from advisor.questions import Question, questions
-from advisor.scenario import load_answers, published_cases
+from advisor.scenario import bundled_cases, load_answers
 
 _SUPPORT_BOT = Path(__file__).parents[2] / "examples" / "support-bot.yaml"
 _FIRST_EXAMPLE = "A support bot in the voice of the brand"
@@ -24,11 +24,11 @@ def example_picker() -> None:
 
 
 def _titles() -> list[str]:
-    return [_FIRST_EXAMPLE, *(case.title for case in published_cases())]
+    return [_FIRST_EXAMPLE, *(case.title for case in bundled_cases())]
 
 
 def _fill(title: str) -> None:
-    cases = {case.title: case.answers for case in published_cases()}
+    cases = {case.title: case.answers for case in bundled_cases()}
     _set(cases[title] if title in cases else load_answers(_SUPPORT_BOT))
 
 
