@@ -97,8 +97,7 @@ def _speed(results: Sequence[ProbeResult]) -> RenderableType:
     for heading in (
         "method",
         "steps",
-        "first loss",
-        "last loss",
+        "loss",
         "per step",
         "a step is",
         "tokens/s",
@@ -108,8 +107,7 @@ def _speed(results: Sequence[ProbeResult]) -> RenderableType:
         table.add_row(
             result.plan.method,
             str(result.num_steps),
-            number(result.first_loss),
-            number(result.last_loss),
+            f"{number(result.first_loss)} → {number(result.last_loss)}",
             duration(result.step_seconds_median),
             step_size(result.plan),
             number(result.tokens_per_second, 0),
