@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
 from estimator.memory import read_formula
-from estimator.plan import FineTunePlan
+from estimator.plan import FineTunePlan, FloatType
 
 METHODS: tuple[str, ...] = ("full", "lora", "qlora")
+TRAINS_WEIGHTS: tuple[str, ...] = ("full", "last_layers", "bitfit")
+"""The methods that train the model's own weights, or part of them."""
 
 
 def compare_methods(
@@ -34,17 +37,44 @@ def compare_methods(
 def under_method(plan: FineTunePlan, method: str) -> FineTunePlan:
     """Return the plan as people run it with another method.
 
-    Quantization follows the method: qlora takes the plan's own, or nf4. Mixed precision means
-    that what is trained is stored in fp32 and computed in 16 bits, so weights that an adapter
-    freezes take the 16-bit format.
+    Quantization follows the method: qlora takes the plan's own, or nf4; what trains the model's
+    weights has none. Precision follows :func:`stored_dtypes` where the method no longer trains,
+    or newly trains, the model's own weights. A key that the method cannot have is dropped.
 
     Raises:
-        InputError: The plan is not possible with this method.
+        InputError: The method is none.
     """
     if method == plan.method:
         return plan
-    changed = plan.changed(method=method)
-    mixed = plan.weights_dtype == "fp32" and plan.autocast_dtype != "none"
-    if mixed and changed.uses_adapter and not plan.uses_adapter:
-        return changed.changed(weights_dtype=plan.autocast_dtype)
-    return changed
+    changes: dict[str, Any] = {"method": method}
+    uses_adapter = method not in TRAINS_WEIGHTS
+    adapter = plan.to_document()["adapter"]
+    if uses_adapter != plan.uses_adapter:
+        weights, trained = stored_dtypes(method, plan.autocast_dtype, pure=plan.weights_dtype)
+        changes["weights_dtype"] = weights
+        if uses_adapter:
+            adapter["dtype"] = trained
+    keeps_quantization = method == "qlora" or plan.method != "qlora"
+    if plan.is_quantized and uses_adapter and keeps_quantization:
+        changes["quantization"] = plan.quantization
+    if method not in ("lora", "qlora"):
+        adapter["use_dora"] = False
+    if method == "prefix_tuning":
+        changes["gradient_checkpointing"] = False
+    return plan.changed(**changes, adapter=adapter)
+
+
+def stored_dtypes(method: str, autocast_dtype: str, *, pure: FloatType = "bf16") -> tuple[str, str]:
+    """Return what the model's weights and an adapter are stored in under a method.
+
+    Mixed precision stores what is trained in fp32, what is frozen in the 16 bits that it computes
+    in. Without autocast everything is stored and computed in one type.
+
+    Args:
+        method: Decides whether the model's own weights are trained.
+        autocast_dtype: The 16 bits of mixed precision, or none.
+        pure: The one type where there is no autocast.
+    """
+    if autocast_dtype == "none":
+        return pure, pure
+    return "fp32" if method in TRAINS_WEIGHTS else autocast_dtype, "fp32"

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import streamlit as st
 
 from estimator.catalogue import bundled_models, find_bundled_model
+from estimator.compare import stored_dtypes
 from estimator.gpus import bundled_gpus
 from estimator.plan import FineTunePlan, Optimizer, parse_plan
 from pages.ui.show import METHOD_NAMES, method_name
@@ -36,18 +37,18 @@ class PlanForm:
     def plan(self, method: str) -> FineTunePlan:
         """Return the plan for a method.
 
-        In mixed precision what is trained is stored in fp32, what is frozen in bf16, and all of
-        it is computed in bf16. In pure bf16 there is nothing else.
+        What is stored in fp32 and what in bf16 follows :func:`estimator.compare.stored_dtypes`.
 
         Raises:
             InputError: The form describes no possible plan.
         """
-        mixed = self.precision == "mixed"
+        autocast_dtype = "bf16" if self.precision == "mixed" else "none"
+        weights_dtype, adapter_dtype = stored_dtypes(method, autocast_dtype)
         rank = self.shared["adapter"]["r"]
         dtypes = {
-            "weights_dtype": "fp32" if mixed and method == "full" else "bf16",
-            "autocast_dtype": "bf16" if mixed else "none",
-            "adapter": {"r": rank, "alpha": 2 * rank, "dtype": "fp32" if mixed else "bf16"},
+            "weights_dtype": weights_dtype,
+            "autocast_dtype": autocast_dtype,
+            "adapter": {"r": rank, "alpha": 2 * rank, "dtype": adapter_dtype},
         }
         return parse_plan(self.shared | dtypes | {"method": method}, name="plan")
 
