@@ -108,6 +108,12 @@ def test_no_answers_at_all_give_advice_that_says_how_little_it_knows():
     assert advice.recommendation.strategy == "prompt"
 
 
+def test_a_reason_for_a_training_method_comes_only_with_training():
+    advice = recommend(case("brand's voice") | {"examples": "1_49", "gpu": "consumer"})
+    assert advice.recommendation.strategy not in TRAINS
+    assert advice.method_reason is None
+
+
 def test_document_has_the_fields_others_read():
     document = recommend(case("support bot")).to_document()
     assert {"strategy", "method", "addons", "do_now", "target"} == set(document["recommendation"])
