@@ -8,11 +8,9 @@ from typing import Any
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
 from estimator.memory import read_formula
-from estimator.plan import FineTunePlan, FloatType
+from estimator.plan import TRAINS_WEIGHTS, FineTunePlan, FloatType
 
 METHODS: tuple[str, ...] = ("full", "lora", "qlora")
-TRAINS_WEIGHTS: tuple[str, ...] = ("full", "last_layers", "bitfit")
-"""The methods that train the model's own weights, or part of them."""
 
 
 def compare_methods(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
-import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,17 @@ def parse_document(text: str, name: str) -> dict[str, Any]:
     """
     try:
         value = _yaml().load(text)
+        _check_ends(value, name)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         what = f"{line}not valid YAML or JSON ({(error.problem or 'syntax error').strip()})"
         fix = "correct that line; keys are written `key: value`, indented with spaces"
         raise InputError(Problem(name, what, fix=fix)) from error
-    except (YAMLError, ValueError) as error:
+    except RecursionError as error:
+        what = "is nested too deeply to be read"
+        raise InputError(Problem(name, what, fix="write it flatter")) from error
+    except (YAMLError, ValueError, TypeError) as error:
         what = f"not valid YAML or JSON ({' '.join(str(error).split())})"
         raise InputError(Problem(name, what, fix="save it as UTF-8 YAML or JSON")) from error
     if not isinstance(value, dict):
@@ -62,6 +66,39 @@ def parse_document(text: str, name: str) -> dict[str, Any]:
         fix = "write one `key: value` per line"
         raise InputError(Problem(name, f"holds {found} at its top level", "a mapping", fix))
     return value
+
+
+def _check_ends(value: Any, name: str) -> None:
+    """Refuse keys that are collections, and values that lie within themselves."""
+    above: set[int] = set()
+    done: set[int] = set()  # an alias makes one value appear many times
+
+    def check(part: Any) -> None:
+        if not isinstance(part, dict | list) or id(part) in done:
+            return
+        if id(part) in above:
+            what = "has an alias to something that it lies in"
+            raise InputError(Problem(name, what, fix="write the value out in place of its alias"))
+        above.add(id(part))
+        is_mapping = isinstance(part, dict)
+        for key in part if is_mapping else ():
+            if isinstance(key, tuple):
+                what = f"{list(key)!r} is not a key"
+                raise InputError(Problem(name, what, "a word", "write `key: value`"))
+        for inner in part.values() if is_mapping else part:
+            check(inner)
+        above.remove(id(part))
+        done.add(id(part))
+
+    check(value)
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is such a file or folder; not where its name can be none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, behind a folder that cannot be read, with a NUL
+        return False
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -103,7 +140,7 @@ def apply_overrides(document: dict[str, Any], overrides: Iterable[str]) -> dict[
         InputError: An override has no ``=``, no key, a value that does not parse, or reaches
             into something that is not a mapping.
     """
-    result = json.loads(json.dumps(document, default=str))
+    result = copy.deepcopy(document)
     problems = []
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -145,10 +182,9 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         OSError: The folder is missing or not writable, or the disk is full.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with temporary.open("x", encoding="utf-8") as stream:  # permissions as any new file's
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -167,7 +203,6 @@ def write_out(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
-        path.chmod(0o644)
     except OSError as error:
         what = f"cannot be written ({error.strerror})"
         raise InputError(

@@ -8,15 +8,12 @@ from typing import Any
 from estimator.architecture import Architecture, NotModelled
 from estimator.gpus import Gpu
 from estimator.models import resolve_model
-from estimator.plan import BYTES_PER_VALUE, FineTunePlan
+from estimator.plan import BYTES_PER_VALUE, FLASH_CAPABILITY, FineTunePlan
 from estimator.problems import InputError
 
 _KIB = 2**10
 
 _DEFAULT_CAPABILITY = 8.0
-
-FLASH_CAPABILITY = 8.0
-"""The compute capability from which there are flash attention kernels: Ampere's."""
 
 _CONTEXT_BYTES = {
     # fitcheck-llm 0.3.1, data/measurements (MIT): device used less reserved, torch 2.10 to 2.14

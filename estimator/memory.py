@@ -11,10 +11,10 @@ from estimator.architecture import Architecture, NotModelled
 from estimator.byte_account import Moment
 from estimator.decoder_step import DecoderStep, StepMoments
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
-from estimator.gpu_facts import FLASH_CAPABILITY, cublas_workspace_bytes, plan_attention
+from estimator.gpu_facts import cublas_workspace_bytes, plan_attention
 from estimator.gpus import Gpu, common_gpus
 from estimator.models import resolve_model
-from estimator.plan import FineTunePlan
+from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 from estimator.states import States, read_states
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")

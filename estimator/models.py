@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from estimator import hub
 from estimator.catalogue import bundled_spelling, close_bundled_ids, find_bundled_model
-from estimator.documents import read_document
+from estimator.documents import is_there, read_document
 from estimator.problems import InputError, Problem
 
 
@@ -39,8 +40,8 @@ def resolve_model(name: str) -> ResolvedModel:
     Raises:
         InputError: There is no such model, or its configuration cannot be used.
     """
-    path = Path(name).expanduser()
-    if path.exists():
+    path = _expanded(name)
+    if is_there(path):
         return _from_path(name, path)
     card = find_bundled_model(name)
     if card is not None:
@@ -54,10 +55,17 @@ def resolve_model(name: str) -> ResolvedModel:
     return _from_hub(name)
 
 
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~someone, whom this machine does not know
+        return Path(name)
+
+
 def _from_path(name: str, path: Path) -> ResolvedModel:
     folder = path if path.is_dir() else path.parent
     file = path / "config.json" if path.is_dir() else path
-    if not file.exists():
+    if not is_there(file) and os.access(folder, os.X_OK):  # a locked folder, reading tells
         what = "the folder has no config.json"
         fix = "name the folder that save_pretrained wrote (an adapter's folder is not a model)"
         raise InputError(Problem(f"model: {name}", what, fix=fix))
@@ -100,7 +108,12 @@ def _text_config(config: dict[str, Any], name: str) -> dict[str, Any]:
 def _looks_like_hub_id(name: str) -> bool:
     """Whether ``name`` reads as owner/name; a bare name is more often a slip than a Hub id."""
     owner, _, rest = name.partition("/")
-    return bool(owner.strip(".~ ") and rest) and "/" not in rest and not rest.endswith(".json")
+    return (
+        bool(owner.strip(". ") and rest)
+        and not owner.startswith("~")
+        and "/" not in rest
+        and not rest.endswith(".json")
+    )
 
 
 def _suggestions(name: str) -> tuple[str, str]:

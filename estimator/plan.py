@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from estimator.documents import apply_overrides, read_document, to_yaml
+from estimator.documents import apply_overrides, is_there, read_document, to_yaml
 from estimator.gpus import Gpu, find_gpu
 from estimator.problems import InputError, Problem
 from estimator.validation import validate
@@ -31,6 +31,12 @@ Optimizer = Literal[
     "paged_lion_8bit",
     "paged_lion_32bit",
 ]
+
+TRAINS_WEIGHTS: tuple[str, ...] = ("full", "last_layers", "bitfit")
+"""The methods that train the model's own weights, or part of them; the others add an adapter."""
+
+FLASH_CAPABILITY = 8.0
+"""The compute capability from which there are flash attention kernels: Ampere's."""
 
 BYTES_PER_VALUE: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -156,7 +162,7 @@ class FineTunePlan(_Part):
     @property
     def uses_adapter(self) -> bool:
         """Whether a peft adapter is trained in place of the model's own weights."""
-        return self.method not in ("full", "last_layers", "bitfit")
+        return self.method not in TRAINS_WEIGHTS
 
     @property
     def prepares_kbit(self) -> bool:
@@ -226,6 +232,7 @@ def _contradictions(plan: FineTunePlan) -> Iterable[Problem]:
     if plan.attention != "sdpa" and plan.attention_backend != "auto":
         what = f"{plan.attention_backend} contradicts attention {plan.attention}"
         yield Problem("attention_backend", what, "auto", "set attention: sdpa, or drop the key")
+    yield from _flash_contradictions(plan)
     if plan.method == "prefix_tuning" and plan.gradient_checkpointing:
         what = (
             "true contradicts method prefix_tuning: checkpointing drops the keys it puts in front"
@@ -235,6 +242,25 @@ def _contradictions(plan: FineTunePlan) -> Iterable[Problem]:
     if plan.adapter.use_dora and plan.method not in ("lora", "qlora"):
         what = f"true contradicts method {plan.method}"
         yield Problem("adapter.use_dora", what, "false", "use method: lora or qlora")
+
+
+def _flash_contradictions(plan: FineTunePlan) -> Iterable[Problem]:
+    gpu = plan.gpu_spec
+    if (gpu.compute_capability or FLASH_CAPABILITY) < FLASH_CAPABILITY:
+        what = (
+            f"contradicts gpu {gpu.name}: there is no flash attention before compute capability "
+            f"{FLASH_CAPABILITY}, and it has {gpu.compute_capability}"
+        )
+        if plan.attention == "flash_attention_2":
+            fix = "set attention: sdpa, or name a newer GPU"
+            yield Problem("attention", f"flash_attention_2 {what}", "eager, sdpa", fix)
+        if plan.attention_backend == "flash":
+            fix = "set attention_backend: auto, or name a newer GPU"
+            yield Problem("attention_backend", f"flash {what}", "auto, efficient, math", fix)
+    if plan.attention_backend == "flash" and plan.padded:
+        what = "flash contradicts padded: true: no flash kernel takes an attention mask"
+        fix = "set attention_backend: auto, or padded: false"
+        yield Problem("attention_backend", what, "auto, efficient, math", fix)
 
 
 def _has_16_bit_attention(plan: FineTunePlan) -> bool:
@@ -278,4 +304,4 @@ def resolve_paths(document: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _beside(name: str, folder: Path) -> str:
     beside = folder / name
-    return str(beside) if name and not Path(name).exists() and beside.exists() else name
+    return str(beside) if name and not is_there(Path(name)) and is_there(beside) else name

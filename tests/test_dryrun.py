@@ -152,7 +152,7 @@ def test_it_grows_with_what_there_is_more_of() -> None:
         ({"gpu": "Tesla T4", "attention_backend": "efficient"}, "efficient"),
         ({"gpu": "RTX 4090", "method": "qlora", "autocast_dtype": "none"}, "math"),
         ({"gpu": "RTX 4090", "padded": True}, "efficient"),
-        ({"gpu": "Tesla T4", "attention": "flash_attention_2"}, "flash"),
+        ({"gpu": "RTX 4090", "attention": "flash_attention_2"}, "flash"),
         ({"gpu": "RTX 4090", "attention_backend": "math"}, "math"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,9 @@ def test_a_config_json_that_cannot_be_used_is_a_problem(
         ("/no/such/folder", "no such folder or file"),
         ("./folder", "no such folder or file"),
         ("models/config.json", "no such folder or file"),
+        ("~no-such-user/model", "no such folder or file"),
+        ("x" * 300, "no such folder or file"),
+        ("/" + "x" * 300, "no such folder or file"),
     ],
 )
 def test_an_unknown_name_is_answered_with_what_could_be_meant(name: str, says: str) -> None:
@@ -91,3 +95,16 @@ def test_a_folder_without_config_json_is_a_problem_with_a_fix(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"has no config\.json") as caught:
         resolve_model(str(tmp_path))
     assert "save_pretrained" in caught.value.problems[0].fix
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to root")
+def test_a_locked_folder_is_a_problem_with_a_fix(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", CONFIG)
+    folder.chmod(0)
+    try:
+        for name in (folder, folder / "config.json"):
+            with pytest.raises(InputError) as caught:
+                resolve_model(str(name))
+            assert caught.value.problems[0].fix
+    finally:
+        folder.chmod(0o700)

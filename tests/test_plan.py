@@ -93,6 +93,13 @@ def test_a_model_beside_the_plan_file_is_found_from_anywhere(tmp_path: Path) -> 
     assert step.data.path == str(tmp_path / "train.jsonl")
 
 
+@pytest.mark.parametrize("model", ["~no-such-user/x", "x" * 300, "a/" + "x" * 300])
+def test_a_name_that_can_be_no_path_stays_a_name(tmp_path: Path, model: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"model: {model}\nmethod: lora\n")
+    assert load_plan(path).model == model
+
+
 def test_everything_wrong_is_said_at_once() -> None:
     found = problems(
         optimizer="adamw_8bits",
@@ -140,6 +147,9 @@ def test_a_missing_key_is_named() -> None:
         ),
         ({"attention": "eager", "attention_backend": "math"}, "contradicts attention eager"),
         ({"method": "ia3", "adapter": {"use_dora": True}}, "contradicts method ia3"),
+        ({"gpu": "T4", "attention": "flash_attention_2"}, "before compute capability 8.0"),
+        ({"gpu": "T4", "attention_backend": "flash"}, "before compute capability 8.0"),
+        ({"padded": True, "attention_backend": "flash"}, "takes an attention mask"),
     ],
 )
 def test_keys_that_contradict_each_other_are_a_problem(keys: dict[str, object], says: str) -> None:

@@ -1,9 +1,18 @@
+import os
 import stat
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from estimator.documents import parse_document, read_document, to_yaml, write_atomic
+from estimator.documents import (
+    apply_overrides,
+    parse_document,
+    read_document,
+    to_yaml,
+    write_atomic,
+    write_out,
+)
 from estimator.problems import InputError, Problem
 
 
@@ -38,6 +47,11 @@ def test_yaml_1_2_and_json_read_alike() -> None:
         ("", "holds nothing"),
         ("just words", "holds str"),
         ("a: !!python/object:os.system 1\n", "line 1"),
+        ("? [a, b]\n: 1\n", "not a key"),
+        ("? [a, {b: c}]\n: 1\n", "not valid YAML"),
+        ("a: &x [1, *x]\n", "an alias to something that it lies in"),
+        ("a: &x {b: {c: *x}}\n", "an alias to something that it lies in"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
     ],
 )
 def test_a_document_that_is_none_is_a_problem_with_its_place(text: str, says: str) -> None:
@@ -45,6 +59,33 @@ def test_a_document_that_is_none_is_a_problem_with_its_place(text: str, says: st
         parse_document(text, "plan.yaml")
     assert str(caught.value).startswith("plan.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_value_can_be_written_once_and_meant_twice() -> None:
+    text = "a: &x {b: [1]}\nc: *x\nd: {<<: *x, e: 2}\n"
+    document = parse_document(text, "plan.yaml")
+    assert document == {"a": {"b": [1]}, "c": {"b": [1]}, "d": {"b": [1], "e": 2}}
+
+
+def test_overrides_leave_the_document_as_it_was() -> None:
+    document = {"day": date(2026, 11, 21), "a": {"b": [1]}}
+    changed = apply_overrides(document, ["a.b=[2]", "a.c=3"])
+    assert changed == {"day": date(2026, 11, 21), "a": {"b": [2], "c": 3}}
+    assert document == {"day": date(2026, 11, 21), "a": {"b": [1]}}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_a_written_file_has_the_permissions_of_any_new_one(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "status.json", "{}")
+        write_out(tmp_path / "out" / "report.html", "<html>")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "status.json", tmp_path / "out" / "report.html"):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_with_a_fix(tmp_path: Path) -> None:
