@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from estimator.documents import read_document
+from estimator.records import Record
 
 _DATA = Path(__file__).with_name("data") / "questions.yaml"
 
 
-class Question(BaseModel):
+class Question(Record):
     """One question of the questionnaire.
 
     Attributes:
@@ -24,8 +23,6 @@ class Question(BaseModel):
         choices: The values allowed, each with its label, in the order to show them.
         many: Whether the answer is a list of values.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     section: str

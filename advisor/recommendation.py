@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from advisor.rules import Axis, Evidence
+from estimator.records import Record
 
 Method = Literal["full", "lora", "qlora"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Reason(_Record):
+class Reason(Record):
     """One line of a sum.
 
     ``points`` is what it adds. Where it comes from an axis, ``axis_points`` times ``weight`` is
@@ -33,7 +30,7 @@ class Reason(_Record):
     weight: float | None = None
 
 
-class Ranked(_Record):
+class Ranked(Record):
     """A strategy, its score, and the reasons that sum to it."""
 
     strategy: str
@@ -44,7 +41,7 @@ class Ranked(_Record):
     reasons: tuple[Reason, ...]
 
 
-class GateFound(_Record):
+class GateFound(Record):
     """A gate that applies to the answers."""
 
     gate: str
@@ -57,7 +54,7 @@ class GateFound(_Record):
     evidence: Evidence
 
 
-class Flip(_Record):
+class Flip(Record):
     """One answer that, changed by itself, changes the recommended strategy."""
 
     question: str
@@ -67,7 +64,7 @@ class Flip(_Record):
     text: str
 
 
-class Choice(_Record):
+class Choice(Record):
     """The advice itself.
 
     ``strategy`` has the highest score of those that no gate blocks. ``target`` is the one to work
@@ -82,7 +79,7 @@ class Choice(_Record):
     target: str
 
 
-class Recommendation(_Record):
+class Recommendation(Record):
     """The advice, and everything it rests on."""
 
     recommendation: Choice

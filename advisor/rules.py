@@ -6,10 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from advisor.answers import Answers
 from estimator.documents import read_document
+from estimator.records import Record
 
 Axis = Literal["knowledge", "behaviour", "domain"]
 Evidence = Literal["experiment", "guidance", "judgement"]
@@ -21,11 +22,7 @@ AXIS_MAX = 10.0
 _DATA = Path(__file__).with_name("data")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(_Record):
+class Source(Record):
     """Where a rule comes from, and what kind of evidence that is."""
 
     name: str
@@ -33,7 +30,7 @@ class Source(_Record):
     evidence: Evidence
 
 
-class Condition(_Record):
+class Condition(Record):
     """Something that applies, or does not, under given answers.
 
     It applies when every line of ``when`` holds and not every line of ``unless`` does. A line
@@ -43,8 +40,8 @@ class Condition(_Record):
 
     text: str
     source: Source
-    when: dict[str, tuple[str, ...]] = {}
-    unless: dict[str, tuple[str, ...]] = {}
+    when: dict[str, tuple[str, ...]] = Field({})
+    unless: dict[str, tuple[str, ...]] = Field({})
 
     def applies(self, answers: Answers) -> bool:
         """Return whether this applies under ``answers``."""
@@ -92,7 +89,7 @@ class Adjustment(Condition):
         return self.points * max(0.0, distance)
 
 
-class Strategy(_Record):
+class Strategy(Record):
     """A way to adapt a model, and how it is scored."""
 
     id: str
@@ -131,7 +128,7 @@ class Addon(Condition):
     title: str
 
 
-class KnowledgeBase(_Record):
+class KnowledgeBase(Record):
     """All of it, checked. Strategies stand in order of effort."""
 
     rules: tuple[Rule, ...]

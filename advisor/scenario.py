@@ -6,12 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from advisor.answers import Answers, parse_answers
 from estimator.documents import read_document
 from estimator.plan import FineTunePlan, parse_plan, resolve_paths
 from estimator.problems import InputError, Problem
+from estimator.records import Record
 from estimator.validation import validate
 
 _CASES = Path(__file__).with_name("data") / "cases.yaml"
@@ -29,11 +30,7 @@ def _check_plan(value: Any) -> Any:
     return parse_plan(value)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Workload(_Record):
+class Workload(Record):
     """What the system has to serve."""
 
     requests_per_month: int = Field(ge=0, le=10**12)
@@ -42,7 +39,7 @@ class Workload(_Record):
     growth_percent_per_month: float = Field(0.0, ge=-100, le=1000)
 
 
-class Scenario(_Record):
+class Scenario(Record):
     """Everything one decision rests on: what a report is made from.
 
     ``prices`` overrides bundled prices, by name, in US dollars.
@@ -50,17 +47,17 @@ class Scenario(_Record):
 
     title: str = Field("Untitled scenario", min_length=1)
     notes: str = ""
-    answers: Annotated[Answers, BeforeValidator(_check_answers)] = {}
+    answers: Annotated[Answers, BeforeValidator(_check_answers)] = Field({})
     plan: Annotated[FineTunePlan | None, BeforeValidator(_check_plan)] = None
     workload: Workload | None = None
-    prices: dict[str, Annotated[float, Field(ge=0)]] = {}
+    prices: dict[str, Annotated[float, Field(ge=0)]] = Field({})
 
     def to_document(self) -> dict[str, Any]:
         """Return the scenario as plain JSON values, which :func:`parse_scenario` reads back."""
         return self.model_dump(mode="json")
 
 
-class Case(_Record):
+class Case(Record):
     """A case to start from: its answers, and the strategy it calls for."""
 
     title: str

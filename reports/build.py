@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from advisor.recommend import recommend
 from advisor.recommendation import Recommendation
 from advisor.scenario import Scenario
@@ -16,18 +14,17 @@ from estimator.estimate import MemoryEstimate
 from estimator.memory import NoFormula
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
+from estimator.records import Record
 from trainer.results import ProbeResult
 
 
-class Report(BaseModel):
+class Report(Record):
     """Everything a report says, in whatever format.
 
     ``recommendation`` is None where no question was answered, ``estimates`` is empty where there
     is no plan, or none that the formula covers; ``estimates_refusal`` then says why.
     ``model_source`` is where the facts about the plan's model come from.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scenario: Scenario
     recommendation: Recommendation | None

@@ -10,18 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psutil
-from pydantic import BaseModel, ConfigDict
 
+from estimator.records import Record
 from trainer.runs import runs_folder
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "huggingface_hub")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalGpu(_Record):
+class LocalGpu(Record):
     """A GPU of this machine, as its driver reports it; None is what the driver does not say."""
 
     name: str
@@ -29,7 +25,7 @@ class LocalGpu(_Record):
     free_bytes: int | None
 
 
-class Machine(_Record):
+class Machine(Record):
     """What a probe can count on here. ``driver`` is None where no NVIDIA driver answers."""
 
     python: str
