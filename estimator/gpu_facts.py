@@ -15,6 +15,8 @@ _KIB = 2**10
 
 _DEFAULT_CAPABILITY = 8.0
 
+_CUDNN_CAPABILITIES = (9.0, 10.0)
+
 _CONTEXT_BYTES = {
     # fitcheck-llm 0.3.1, data/measurements (MIT): device used less reserved, torch 2.10 to 2.14
     "Tesla T4": 147_718_144,
@@ -43,7 +45,7 @@ def attention_backend(
     Source: ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp``, torch 2.13. Flash wants 16
     bits, no mask, head_dim up to 256 and Ampere or newer; the memory-efficient kernel takes 32
     bits and masks, but not fewer key heads than query heads; the math path takes anything and
-    keeps every score. Assumption: cuDNN's kernel is not preferred.
+    keeps every score. Assumption: cuDNN's kernel is not preferred (:func:`cudnn_assumption`).
 
     Args:
         plan: Its ``attention`` and ``attention_backend`` can fix the answer.
@@ -90,6 +92,21 @@ def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: b
         grouped=is_grouped and not plan.padded,
     )
     return None if backend == "flash" and not has_flash(gpu) else backend
+
+
+def cudnn_assumption(attention: str | None, gpu: Gpu) -> str | None:
+    """Return the sentence that a reading with flash attention owes where cuDNN may be preferred.
+
+    Source: ``check_prefer_cudnn_attention`` in PyTorch's ``sdp_utils.cpp``: where PyTorch and
+    cuDNN are recent, compute capabilities 9.0 and 10.0 take cuDNN's kernel first. It keeps what
+    flash keeps, the output and one fp32 number per query and head.
+    """
+    if attention != "flash" or capability(gpu) not in _CUDNN_CAPABILITIES:
+        return None
+    return (
+        f"On {gpu.name} recent PyTorch may prefer cuDNN's attention kernel to flash: it keeps "
+        "about the same, and its workspace is not counted."
+    )
 
 
 def has_flash(gpu: Gpu) -> bool:

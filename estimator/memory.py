@@ -11,7 +11,7 @@ from estimator.architecture import Architecture, NotModelled
 from estimator.byte_account import Moment
 from estimator.decoder_step import DecoderStep, StepMoments
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
-from estimator.gpu_facts import cublas_workspace_bytes, plan_attention
+from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption, plan_attention
 from estimator.gpus import Gpu, common_gpus
 from estimator.models import resolve_model
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
@@ -231,10 +231,14 @@ def _assumptions(plan: FineTunePlan, architecture: Architecture) -> Iterator[str
         "Peak allocated: the bytes in live tensors, as torch.cuda.max_memory_allocated counts "
         "them. nvidia-smi shows more: the allocator's cache and the CUDA context."
     )
+    attention = _attention(plan, plan.gpu_spec, architecture)
     yield (
-        f"Worked out operation by operation for {architecture.model_type}, with "
-        f"{_attention(plan, plan.gpu_spec, architecture)} attention on {plan.gpu_spec.name}."
+        f"Worked out operation by operation for {architecture.model_type}, with {attention} "
+        f"attention on {plan.gpu_spec.name}."
     )
+    cudnn = cudnn_assumption(attention, plan.gpu_spec)
+    if cudnn and plan.attention == "sdpa" and plan.attention_backend == "auto":
+        yield cudnn
     yield f"Every example is {plan.seq_len} tokens long; shorter ones need less."
     if plan.gradient_accumulation_steps > 1:
         yield "Gradients are accumulated: they stay alive through forward and backward."

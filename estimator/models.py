@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +64,19 @@ def _expanded(name: str) -> Path:
 def _from_path(name: str, path: Path) -> ResolvedModel:
     folder = path if path.is_dir() else path.parent
     file = path / "config.json" if path.is_dir() else path
-    if not is_there(file) and os.access(folder, os.X_OK):  # a locked folder, reading tells
+    if _is_missing(file):
         what = "the folder has no config.json"
         fix = "name the folder that save_pretrained wrote (an adapter's folder is not a model)"
         raise InputError(Problem(f"model: {name}", what, fix=fix))
     config = _text_config(read_document(file), str(file))
     return ResolvedModel(name, config, folder, None, f"config.json in {folder}")
+
+
+def _is_missing(file: Path) -> bool:
+    try:
+        return not file.exists()
+    except OSError:  # in a folder that cannot be read: reading the file says so
+        return False
 
 
 def _from_hub(name: str) -> ResolvedModel:

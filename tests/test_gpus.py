@@ -40,6 +40,7 @@ def test_every_gpu_says_where_its_facts_come_from() -> None:
     for gpu in bundled_gpus():
         assert "memory" in gpu.source
         assert "rates" in gpu.source
+        assert "verify" not in gpu.source
         assert gpu.memory_bytes > 10 * 2**30
     assert len({gpu.name for gpu in bundled_gpus()}) == len(bundled_gpus())
 

@@ -143,6 +143,18 @@ def test_each_gpu_is_judged_by_the_kernels_it_takes() -> None:
     assert "Tesla T4" in [fit.name for fit in one.gpus]
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"gpu": "H100 SXM"}, True),
+        ({"gpu": GPU}, False),
+        ({"gpu": "H100 SXM", "attention_backend": "flash"}, False),
+    ],
+)
+def test_where_cudnn_may_take_over_the_reading_says_so(keys: dict[str, object], says: bool) -> None:
+    assert any("cuDNN" in line for line in read(**keys).assumptions) is says
+
+
 PLANS = st.fixed_dictionaries(
     {
         "method": st.sampled_from(["full", "last_layers", "lora", "qlora"]),
