@@ -36,7 +36,12 @@ def step_size(plan: FineTunePlan) -> str:
 
 def what_was_lacking(found: OutOfMemory) -> str:
     """Return where a device was too small, and by what, as one sentence."""
-    return (
-        f"Out of memory in the {found.phase} phase: asked for {gib(found.requested_bytes)} more, "
-        f"with {gib(found.allocated_bytes)} of {gib(found.capacity_bytes)} in use."
-    )
+    sentence = f"Out of memory in the {found.phase} phase"
+    if found.requested_bytes is not None:
+        sentence += f": asked for {gib(found.requested_bytes)} more"
+    if found.capacity_bytes is None:
+        return f"{sentence}."
+    capacity = gib(found.capacity_bytes)
+    if found.allocated_bytes is None:
+        return f"{sentence}, where there are {capacity} in all."
+    return f"{sentence}, with {gib(found.allocated_bytes)} of {capacity} in use."

@@ -191,6 +191,22 @@ def test_a_steps_time_says_how_much_of_the_plans_step_it_is(page, report):
     )
 
 
+def test_what_is_not_known_of_a_shortage_is_left_out():
+    found = OutOfMemory(
+        phase="forward",
+        requested_bytes=44 * 2**20,
+        allocated_bytes=None,
+        capacity_bytes=2**30,
+        message="",
+    )
+    assert what_was_lacking(found) == (
+        "Out of memory in the forward phase: asked for 44.0 MiB more, "
+        "where there are 1.0 GiB in all."
+    )
+    unknown = found.model_copy(update={"requested_bytes": None, "capacity_bytes": None})
+    assert what_was_lacking(unknown) == "Out of memory in the forward phase."
+
+
 def test_terminal_and_page_say_the_same_of_a_probe(page, probes):
     screen = Console(width=80, file=io.StringIO())
     screen.print(terminal.readings(probes))

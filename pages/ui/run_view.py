@@ -100,7 +100,7 @@ def _show_out_of_memory(found: OutOfMemory) -> None:
         st.markdown(CHANGES_THAT_FIT)
         st.markdown(
             "\n".join(
-                f"- `{change.override}`: {gib(change.peak_allocated_bytes)}"
+                f"- `--set {change.override}`: {gib(change.peak_allocated_bytes)}"
                 for change in found.changes
             )
         )
