@@ -14,6 +14,7 @@ from rich.text import Text
 from estimator.plan import FineTunePlan
 from reports.terminal import readings
 from reports.units import duration, gib, number
+from reports.words import gpu_memory
 from trainer.machine import Machine
 from trainer.run_status import RunStatus
 from trainer.runs import Run
@@ -105,7 +106,7 @@ def machine(found: Machine) -> RenderableType:
     driver = f"NVIDIA {found.driver}, CUDA up to {found.cuda}" if found.driver else "none answers"
     facts.add_row("GPU driver", driver)
     for gpu in found.gpus:
-        facts.add_row("GPU", f"{gpu.name}, {gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free")
+        facts.add_row("GPU", f"{gpu.name}, {gpu_memory(gpu)}")
     if not found.gpus:
         facts.add_row("GPU", "none: probes run on the CPU; estimates need no GPU")
     writable = "" if found.runs_folder_writable else ", NOT WRITABLE: set TUNEPLAN_HOME"

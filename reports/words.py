@@ -5,6 +5,7 @@ from __future__ import annotations
 from estimator.estimate import MemoryEstimate
 from estimator.plan import FineTunePlan
 from reports.units import gib
+from trainer.machine import LocalGpu
 from trainer.results import OutOfMemory
 
 METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
@@ -32,6 +33,13 @@ def step_size(plan: FineTunePlan) -> str:
     if planned > _MOST_MICRO_BATCHES:
         return f"{_MOST_MICRO_BATCHES} of {planned} micro-batches"
     return "1 micro-batch" if planned == 1 else f"{planned} micro-batches"
+
+
+def gpu_memory(gpu: LocalGpu) -> str:
+    """Return how much memory a GPU has, and how much of it is free."""
+    if gpu.memory_bytes is None:
+        return "memory not known"
+    return f"{gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free"
 
 
 def what_was_lacking(found: OutOfMemory) -> str:

@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
+from trainer import launch
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
 from trainer.runs import (
     MIN_FREE_BYTES,
@@ -21,6 +24,7 @@ from trainer.runs import (
     list_runs,
     record_worker,
 )
+from tuneplan import app
 
 REQUEST = ProbeRequest(plan=FineTunePlan(model="some-org/Tiny_Llama", method="qlora"))
 
@@ -203,3 +207,14 @@ def test_a_full_disk_leaves_nothing_behind(home: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="MiB free"):
         create_run(REQUEST)
     assert list((home / "runs").iterdir()) == []
+
+
+def test_stopping_a_run_that_goes_on_all_the_same_exits_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "stop", partial(launch.stop, grace_seconds=0))
+    run = create_run(REQUEST)
+    RunWriter(run.folder).status(state="running", host="another-node")
+    done = CliRunner().invoke(app, ["runs", "stop", run.id])
+    assert done.exit_code == 1
+    assert "its worker is on another-node" in " ".join(done.stdout.split())

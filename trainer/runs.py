@@ -76,12 +76,12 @@ class Run:
     def _written_status(self) -> RunStatus:
         try:
             status = _read(RunStatus, self.folder / "status.json")
+            worker = self.folder / "worker.json"
+            if status.pid is not None or not worker.exists():
+                return status
+            return status.model_copy(update=json.loads(read_text(worker)))
         except InputError as error:
             return self._unreadable(str(error))
-        worker = self.folder / "worker.json"
-        if status.pid is not None or not worker.exists():
-            return status
-        return status.model_copy(update=json.loads(read_text(worker)))
 
     def _unreadable(self, reason: str) -> RunStatus:
         try:

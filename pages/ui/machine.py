@@ -6,6 +6,7 @@ import streamlit as st
 
 from pages.ui.show import plain
 from reports.units import gib
+from reports.words import gpu_memory
 from trainer.machine import describe_machine
 
 
@@ -20,7 +21,7 @@ def show_machine() -> None:
         disk = gib(machine.disk_free_bytes)
         st.metric("Disk free", disk, help=f"for {machine.runs_folder}", width="content")
     for gpu in machine.gpus:
-        st.markdown(f"**{plain(gpu.name)}**: {gib(gpu.free_bytes)} of {gib(gpu.memory_bytes)} free")
+        st.markdown(f"**{plain(gpu.name)}**: {gpu_memory(gpu)}")
     if not machine.gpus:
         st.markdown(
             "No NVIDIA GPU answers here. Estimates need none; probes run on the CPU, "
