@@ -8,6 +8,7 @@ from commands.watch import Progress
 from estimator.compare import METHODS, compare_methods, under_method
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
+from estimator.judge import judge_traced
 from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan
 from trainer import launch
@@ -32,4 +33,4 @@ def read_methods(plan: FineTunePlan, gpus: tuple[Gpu, ...]) -> list[MemoryEstima
         typer.echo(f"{error} Taking dry runs instead.", err=True)
     plans = [under_method(plan, method) for method in METHODS]
     found = [read_plan(one, by_dry_run=True) for one in plans]
-    return [reading.judged(gpus) for reading in found] if gpus else found
+    return [judge_traced(reading, gpus) for reading in found] if gpus else found

@@ -143,10 +143,6 @@ class MemoryEstimate(_Record):
         headroom = memory - self.smallest_need_bytes
         return GpuFit(name=gpu.name, memory_bytes=memory, fits=fits, headroom_bytes=headroom)
 
-    def judged(self, gpus: tuple[Gpu, ...]) -> MemoryEstimate:
-        """Return this estimate with a verdict for each of ``gpus``, each of them once."""
-        return self.model_copy(update={"gpus": tuple(map(self.fit, dict.fromkeys(gpus)))})
-
     def to_document(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""
         return self.model_dump(mode="json")

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from estimator.architecture import Architecture, NotModelled
 from estimator.gpus import Gpu
-from estimator.models import resolve_model
 from estimator.plan import BYTES_PER_VALUE, FLASH_CAPABILITY, FineTunePlan
-from estimator.problems import InputError
 
 _KIB = 2**10
 
@@ -112,67 +106,6 @@ def cudnn_assumption(attention: str | None, gpu: Gpu) -> str | None:
 def has_flash(gpu: Gpu) -> bool:
     """Return whether there are flash attention kernels for a GPU: Ampere or newer."""
     return capability(gpu) >= FLASH_CAPABILITY
-
-
-def same_kernels(plan: FineTunePlan, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """Return the GPUs on which the plan's step takes the kernels that it takes on its own GPU.
-
-    A reading for the plan's GPU holds on these: same attention kernel, same cuBLAS workspace. Of
-    a model whose heads nobody knows, only GPUs of the same side of Ampere are taken.
-
-    Args:
-        plan: What is trained, and the GPU that it was read for.
-        gpus: Which to choose from.
-
-    Returns:
-        The plan's own GPU first, then those of ``gpus`` that are like it, each name once.
-    """
-    heads = _heads(plan)
-    own = plan.gpu_spec
-    like_own = _kernels(plan, own, heads)
-    alike = [gpu for gpu in gpus if _kernels(plan, gpu, heads) == like_own]
-    by_name: dict[str, Gpu] = {}
-    for gpu in (own, *alike):
-        by_name.setdefault(gpu.name, gpu)
-    return tuple(by_name.values())
-
-
-def _kernels(
-    plan: FineTunePlan, gpu: Gpu, heads: tuple[int, bool] | None
-) -> tuple[str | None, bool, int]:
-    attention = "unknown"
-    if heads:
-        attention = plan_attention(plan, gpu, head_dim=heads[0], is_grouped=heads[1])
-    # whose kernels are known differ by them alone; else by the generation that brought flash
-    newer = not heads and has_flash(gpu)
-    return attention, newer, cublas_workspace_bytes(gpu)
-
-
-def _heads(plan: FineTunePlan) -> tuple[int, bool] | None:
-    """Return the size of one head and whether key heads are grouped, None where unknown."""
-    try:
-        config = resolve_model(plan.model).config
-    except InputError:
-        return None
-    try:
-        architecture = Architecture.from_config(config)
-    except NotModelled:
-        return _heads_in(config)
-    except InputError:
-        return None
-    is_grouped = architecture.num_key_value_heads < architecture.num_attention_heads
-    return architecture.head_dim, is_grouped
-
-
-def _heads_in(config: dict[str, Any]) -> tuple[int, bool] | None:
-    """Return what :func:`_heads` does from the usual keys of a config.json."""
-    num_heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-    head_dim, key_heads = config.get("head_dim"), config.get("num_key_value_heads")
-    if not isinstance(num_heads, int) or num_heads < 1:
-        return None
-    if not isinstance(head_dim, int):
-        head_dim = hidden // num_heads if isinstance(hidden, int) else None
-    return (head_dim, isinstance(key_heads, int) and key_heads < num_heads) if head_dim else None
 
 
 def context_bytes(gpu: Gpu) -> int | None:

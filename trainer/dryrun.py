@@ -21,6 +21,7 @@ from estimator.allocator import replay, smallest_capacity
 from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import context_bytes, cublas_workspace_bytes
 from estimator.gpus import common_gpus
+from estimator.judge import judge_traced
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan, parse_plan
 from estimator.problems import InputError
@@ -130,7 +131,9 @@ def _estimate(
         seconds=time.perf_counter() - started,
         **allocator,
     )
-    return estimate.judged((plan.gpu_spec, *common_gpus())) if device == "cuda" else estimate
+    if device == "cpu":
+        return estimate
+    return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))
 
 
 def _assumptions(

@@ -15,6 +15,7 @@ import torch
 from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
 from estimator.fit import changes_that_fit
 from estimator.gpus import GIB, Gpu, common_gpus
+from estimator.judge import judge_traced
 from estimator.memory import NoFormula, read_formula
 from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan
@@ -222,7 +223,9 @@ def _measured_estimate(
         software={package: version(package) for package in PACKAGES},
         seconds=seconds,
     )
-    return estimate.judged((plan.gpu_spec, *common_gpus())) if reserved else estimate
+    if device.type == "cpu":
+        return estimate
+    return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))
 
 
 def _assumptions(plan: FineTunePlan, device: torch.device) -> Iterator[str]:
@@ -242,7 +245,9 @@ def _out_of_memory(
     shortage = limits.shortage(error, phase)
     if shortage is None:
         return None
-    found = changes_that_fit(plan, shortage.capacity_bytes) if shortage.capacity_bytes else ()
+    kind = "cuda" if limits.device.type == "cuda" else "cpu"
+    capacity_bytes = shortage.capacity_bytes
+    found = changes_that_fit(plan, capacity_bytes, device=kind) if capacity_bytes else ()
     changes = tuple(
         Change(override=change.override, peak_allocated_bytes=change.peak_allocated_bytes)
         for change in found
