@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -143,6 +144,19 @@ class MemoryEstimate(_Record):
         headroom = memory - self.smallest_need_bytes
         return GpuFit(name=gpu.name, memory_bytes=memory, fits=fits, headroom_bytes=headroom)
 
+    def fit_on(self, name: str) -> GpuFit | None:
+        """Return the verdict for a GPU, None where this estimate cannot speak of it."""
+        return next((fit for fit in self.gpus if fit.name == name), None)
+
     def to_document(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""
         return self.model_dump(mode="json")
+
+
+def judged_gpus(estimates: Iterable[MemoryEstimate]) -> list[GpuFit]:
+    """Return one verdict for each GPU that any of the estimates speaks of, in their order."""
+    by_name: dict[str, GpuFit] = {}
+    for estimate in estimates:
+        for fit in estimate.gpus:
+            by_name.setdefault(fit.name, fit)
+    return list(by_name.values())

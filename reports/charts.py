@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from advisor.answers import Answers
 from advisor.regions import decision_regions
 from advisor.rules import AXIS_MAX, Axis
-from estimator.estimate import COMPONENTS, GpuFit, MemoryEstimate
+from estimator.estimate import COMPONENTS, GpuFit, MemoryEstimate, judged_gpus
 
 _CHARACTER = 6.2
 """Width of a character of a chart's small text, in SVG units, on the wide side."""
@@ -66,7 +66,7 @@ def memory_chart(
     holds the largest of them.
     """
     longest = max(one.comfortable_need_bytes for one in estimates)
-    fits = _distinct(estimates[0].gpus)
+    fits = _distinct(judged_gpus(estimates))
     shown = [fit for fit in fits if fit[0] < longest] + [f for f in fits if f[0] >= longest][:1]
     scale = width / (max([longest, *(memory for memory, _ in shown)]) * 1.04)
     lines = _lines(shown, scale, width)

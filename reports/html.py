@@ -11,7 +11,7 @@ from advisor.questions import find_question
 from advisor.recommendation import Flip, Recommendation
 from advisor.rules import knowledge_base
 from advisor.scoring import NUM_DRAWS, SPREAD
-from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate
+from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate, judged_gpus
 from estimator.gpus import Gpu, bundled_gpus
 from reports import charts, units, words
 from reports.build import Report
@@ -75,6 +75,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "changes_that_fit": words.CHANGES_THAT_FIT,
         "off": units.percent,
+        "judged_gpus": judged_gpus,
         "question": find_question,
         "changed": _changed,
         "line_label": charts.label,
@@ -148,5 +149,5 @@ def _provenance(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _gpus(report: Report) -> list[Gpu]:
-    names = {fit.name for fit in report.estimates[0].gpus}
+    names = {fit.name for fit in judged_gpus(report.estimates)}
     return [gpu for gpu in bundled_gpus() if gpu.name in names]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.recommendation import Ranked, Recommendation
-from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate
+from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate, judged_gpus
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
 from reports.units import GIB, UNKNOWN, count, duration, gib, number, percent
@@ -226,19 +226,21 @@ def _states_line(estimates: Sequence[MemoryEstimate]) -> RenderableType:
 
 
 def _gpu_fits(estimates: Sequence[MemoryEstimate]) -> RenderableType:
-    names = [gpu.name for gpu in estimates[0].gpus]
-    if not names:
+    gpus = judged_gpus(estimates)
+    if not gpus:
         return Text("")
     methods = [one.plan.method for one in estimates] if len(estimates) > 1 else ["fits, GiB left"]
     table = _table("GPU", "memory", *methods)
-    for index, name in enumerate(names):
-        fits = [one.gpus[index] for one in estimates]
-        table.add_row(escape(name), gib(fits[0].memory_bytes), *map(_fit_cell, fits))
+    for gpu in gpus:
+        fits = [one.fit_on(gpu.name) for one in estimates]
+        table.add_row(escape(gpu.name), gib(gpu.memory_bytes), *map(_fit_cell, fits))
     legend = "yes: fits; tight: fits once the allocator gives its cache back; GiB left in brackets"
     return Group("", table, Text(legend, style="dim"))
 
 
-def _fit_cell(fit: GpuFit) -> Text:
+def _fit_cell(fit: GpuFit | None) -> Text:
+    if fit is None:
+        return Text("not judged", style="dim")
     return Text(f"{fit.fits} ({fit.headroom_bytes / GIB:+.1f})", style=_FIT_STYLES[fit.fits])
 
 

@@ -1,9 +1,14 @@
 """A traced step is judged on the GPUs of which it can speak, and names the others."""
 
-from estimator.estimate import MemoryEstimate, ParameterCounts
+import io
+
+from rich.console import Console
+
+from estimator.estimate import MemoryEstimate, ParameterCounts, judged_gpus
 from estimator.gpus import GIB, Gpu, common_gpus, find_gpu
 from estimator.judge import judge_traced
 from estimator.plan import parse_plan
+from reports import terminal
 
 
 def traced(**keys: object) -> MemoryEstimate:
@@ -49,3 +54,14 @@ def test_a_step_is_tight_where_only_the_cache_does_not_fit() -> None:
         for size in (19, 21, 23)
     }
     assert verdicts == {19: "no", 21: "tight", 23: "yes"}
+
+
+def test_estimates_that_speak_of_different_gpus_are_laid_side_by_side() -> None:
+    t4, h100 = find_gpu("Tesla T4"), find_gpu("H100 SXM 80GB")
+    newer = judge_traced(traced(gpu="A100 80GB SXM"), (t4, h100))
+    older = judge_traced(traced(gpu="Tesla T4"), (t4, h100))
+    assert [fit.name for fit in judged_gpus([newer, older])] == [h100.name, t4.name]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal.comparison([newer, older]))
+    rows = [line for line in console.export_text().splitlines() if "not judged" in line]
+    assert [row.split()[0] for row in rows] == ["H100", "Tesla"]
