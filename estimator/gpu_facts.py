@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estimator.gpus import Gpu
-from estimator.plan import BYTES_PER_VALUE, FLASH_CAPABILITY, FineTunePlan
+from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 
 _KIB = 2**10
 
@@ -32,19 +32,20 @@ def cublas_workspace_bytes(gpu: Gpu) -> int:
 
 
 def attention_backend(
-    plan: FineTunePlan, *, gpu: Gpu, itemsize: int, head_dim: int, masked: bool, grouped: bool
+    plan: FineTunePlan, *, gpu: Gpu, float_type: str, head_dim: int, masked: bool, grouped: bool
 ) -> str:
     """Return the kernel that PyTorch's scaled_dot_product_attention takes on a GPU.
 
     Source: ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp``, torch 2.13. Flash wants 16
     bits, no mask, head_dim up to 256 and Ampere or newer; the memory-efficient kernel takes 32
-    bits and masks, but not fewer key heads than query heads; the math path takes anything and
-    keeps every score. Assumption: cuDNN's kernel is not preferred (:func:`cudnn_assumption`).
+    bits and masks, but neither fewer key heads than query heads nor bf16 before Ampere; the math
+    path takes anything and keeps every score. Assumption: cuDNN's kernel is not preferred
+    (:func:`cudnn_assumption`).
 
     Args:
         plan: Its ``attention`` and ``attention_backend`` can fix the answer.
         gpu: Where it runs.
-        itemsize: Bytes of one element of the queries.
+        float_type: What the queries are stored in.
         head_dim: Size of one head.
         masked: Whether an attention mask is passed.
         grouped: Whether there are fewer key heads than query heads and they are not expanded.
@@ -56,8 +57,10 @@ def attention_backend(
         return "flash"
     if plan.attention_backend != "auto":
         return plan.attention_backend
-    if itemsize == 2 and not masked and head_dim <= 256 and has_flash(gpu):
+    if float_type != "fp32" and not masked and head_dim <= 256 and has_flash(gpu):
         return "flash"
+    if float_type == "bf16" and not has_flash(gpu):
+        return "math"
     return "math" if grouped else "efficient"
 
 
@@ -67,7 +70,7 @@ def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: b
     Args:
         plan: Its dtypes decide what the queries are stored in, its ``padded`` whether there is
             a mask, with which transformers expands the key heads.
-        gpu: Where it would run, in place of the plan's own.
+        gpu: Where it would run, in place of the plan's own; one without bf16 would run fp16.
         head_dim: Size of one head.
         is_grouped: Whether the model has fewer key heads than query heads.
 
@@ -76,11 +79,15 @@ def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: b
     """
     if plan.attention == "eager":
         return "eager"
-    itemsize = 4 if plan.prepares_kbit else BYTES_PER_VALUE[plan.weights_dtype]
+    float_type: str = "fp32" if plan.prepares_kbit else plan.weights_dtype
+    if plan.autocast_dtype != "none":
+        float_type = plan.autocast_dtype
+    if float_type == "bf16" and not gpu.has_bf16 and gpu.name != plan.gpu_spec.name:
+        float_type = "fp16"
     backend = attention_backend(
         plan,
         gpu=gpu,
-        itemsize=2 if plan.autocast_dtype != "none" else itemsize,
+        float_type=float_type,
         head_dim=head_dim,
         masked=plan.padded,
         grouped=is_grouped and not plan.padded,

@@ -13,7 +13,7 @@ from estimator.decoder_step import DecoderStep, StepMoments
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption, plan_attention
 from estimator.gpus import Gpu, common_gpus
-from estimator.models import resolve_model
+from estimator.models import beyond_trained_length, resolve_model
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 from estimator.states import States, read_states
 
@@ -87,7 +87,7 @@ def read_formula(
         phases_bytes={phase: moment.total_bytes for phase, moment in moments.items()},
         peak_phase=peak_phase,
         peak_allocated_bytes=peak.total_bytes,
-        assumptions=tuple(_assumptions(plan, architecture)),
+        assumptions=tuple(_assumptions(plan, model.config, architecture)),
         device=device,
         seconds=time.perf_counter() - started,
     )
@@ -102,12 +102,21 @@ def read_formula(
         there = max(moment.total_bytes for moment in read_on(gpu).values())
         needs = {"peak_allocated_bytes": there}
         fits.append(estimate.model_copy(update=needs).fit(gpu))
-    found = {"gpus": tuple(fits), "seconds": time.perf_counter() - started}
+    more = tuple(_about_gpus(plan, architecture, list(by_name.values()), left_out))
+    found: dict[str, Any] = {"gpus": tuple(fits), "assumptions": estimate.assumptions + more}
+    return estimate.model_copy(update=found | {"seconds": time.perf_counter() - started})
+
+
+def _about_gpus(
+    plan: FineTunePlan, architecture: Architecture, gpus: list[Gpu], left_out: list[Gpu]
+) -> Iterator[str]:
     if left_out:
         names = ", ".join(gpu.name for gpu in left_out)
-        why = _kernel_refusal(plan, left_out[0], architecture)
-        found["assumptions"] = (*estimate.assumptions, f"Not judged on {names}: {why}")
-    return estimate.model_copy(update=found)
+        yield f"Not judged on {names}: {_kernel_refusal(plan, left_out[0], architecture)}"
+    others = [gpu for gpu in gpus if gpu not in left_out and gpu.name != plan.gpu_spec.name]
+    without = [gpu.name for gpu in others if not gpu.has_bf16]
+    if without and "bf16" in (plan.weights_dtype, plan.autocast_dtype):
+        yield f"{', '.join(without)} has no bf16 arithmetic: judged with fp16 in its place."
 
 
 def _step(plan: FineTunePlan, architecture: Architecture, attention: str) -> StepMoments:
@@ -226,7 +235,9 @@ def _precision_refusals(plan: FineTunePlan) -> Iterator[str]:
         yield "Two 16-bit formats in one step make copies that the formula does not describe."
 
 
-def _assumptions(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:
+def _assumptions(
+    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
+) -> Iterator[str]:
     yield (
         "Peak allocated: the bytes in live tensors, as torch.cuda.max_memory_allocated counts "
         "them. nvidia-smi shows more: the allocator's cache and the CUDA context."
@@ -240,6 +251,8 @@ def _assumptions(plan: FineTunePlan, architecture: Architecture) -> Iterator[str
     if cudnn and plan.attention == "sdpa" and plan.attention_backend == "auto":
         yield cudnn
     yield f"Every example is {plan.seq_len} tokens long; shorter ones need less."
+    if beyond := beyond_trained_length(plan, config):
+        yield beyond
     if plan.gradient_accumulation_steps > 1:
         yield "Gradients are accumulated: they stay alive through forward and backward."
     if plan.optimizer.startswith("paged_"):

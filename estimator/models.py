@@ -9,6 +9,7 @@ from typing import Any
 from estimator import hub
 from estimator.catalogue import bundled_spelling, close_bundled_ids, find_bundled_model
 from estimator.documents import is_there, read_document
+from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 
 
@@ -127,3 +128,11 @@ def _suggestions(name: str) -> tuple[str, str]:
     allowed = "a folder, a config.json, a bundled id, or owner/name on the Hub"
     fix = f"did you mean {' or '.join(close)}?" if close else "check the spelling or the path"
     return allowed, fix
+
+
+def beyond_trained_length(plan: FineTunePlan, config: dict[str, Any]) -> str | None:
+    """Return a warning where a plan's examples are longer than the model was made for."""
+    longest = config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(longest, int) or plan.seq_len <= longest:
+        return None
+    return f"The model was made for {longest:,} tokens; {plan.seq_len:,} is beyond that."

@@ -7,6 +7,7 @@ import streamlit as st
 from advisor.answers import Answers
 from advisor.recommend import recommend
 from advisor.recommendation import GateFound, Ranked, Reason, Recommendation
+from advisor.rules import knowledge_base
 from pages.ui import charts, show
 from pages.ui.navigation import ESTIMATE, ensure_routed
 from pages.ui.questionnaire import ask, example_picker
@@ -50,7 +51,7 @@ def show_advice(found: Recommendation) -> None:
         st.metric("Questions answered", f"{found.answered:.0%}", width="content")
         st.metric(
             "Stability",
-            f"{found.stability:.0%}",
+            f"{found.stability:.0%}" if found.answered else "no answers yet",
             help="How often this strategy stays the best when every rule's weight is redrawn.",
             width="content",
         )
@@ -120,8 +121,9 @@ def show_gates(gates: tuple[GateFound, ...]) -> None:
     """Show what no score can outweigh."""
     if not gates:
         st.markdown("Nothing is ruled out, and nothing has to come first.")
+    titles = {strategy.id: strategy.title for strategy in knowledge_base().strategies}
     for gate in gates:
-        names = ", ".join(gate.strategies) or "all"
+        names = ", ".join(titles[name] for name in gate.strategies) or "all"
         step = f" {show.plain(gate.step)}" if gate.step else ""
         st.markdown(
             f"- **{_GATE_WORDS[gate.kind]}** ({show.plain(names)}): {show.plain(gate.text)}"

@@ -234,7 +234,10 @@ def _gpu_fits(estimates: Sequence[MemoryEstimate]) -> RenderableType:
     for gpu in gpus:
         fits = [one.fit_on(gpu.name) for one in estimates]
         table.add_row(escape(gpu.name), gib(gpu.memory_bytes), *map(_fit_cell, fits))
-    legend = "yes: fits; tight: fits once the allocator gives its cache back; GiB left in brackets"
+    legend = (
+        "yes: fits; tight: fits once the allocator gives its cache back; in brackets, the GiB "
+        "that are then left"
+    )
     return Group("", table, Text(legend, style="dim"))
 
 

@@ -136,11 +136,15 @@ def test_each_gpu_is_judged_by_the_kernels_it_takes() -> None:
     (said,) = [line for line in grouped.assumptions if "Tesla T4" in line]
     assert "math kernel" in said
 
-    for one in (read_formula(plan(method="qlora"), gpus=gpus), read(method="qlora", gpu="T4")):
-        for fit in one.gpus:  # on a GPU, a step is the same whichever GPU it was asked for
-            there = read(method="qlora", gpu=fit.name)
-            assert fit.headroom_bytes == fit.memory_bytes - there.smallest_need_bytes
-    assert "Tesla T4" in [fit.name for fit in one.gpus]
+    fp16 = {"weights_dtype": "fp16", "autocast_dtype": "fp16"}
+    one = read_formula(plan(method="qlora"), gpus=gpus)
+    for fit in one.gpus:  # on a GPU, a step is the same whichever GPU it was asked for
+        there = read(method="qlora", gpu=fit.name, **(fp16 if fit.name == "Tesla T4" else {}))
+        assert fit.headroom_bytes == fit.memory_bytes - there.smallest_need_bytes
+    assert [fit.name for fit in one.gpus] == names
+    assert any("Tesla T4 has no bf16" in line for line in one.assumptions)
+    with pytest.raises(NoFormula, match="math kernel"):
+        read(method="qlora", gpu="Tesla T4")  # bf16 on a T4: neither flash nor efficient takes it
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ from transformers import masking_utils
 
 from estimator.gpu_facts import attention_backend
 from estimator.plan import FineTunePlan
+from trainer.skeleton import DTYPES
 from trainer.untyped import bnb
 
 _aten = torch.ops.aten
 
 
+_FLOAT_TYPES = {dtype: name for name, dtype in DTYPES.items()}
 _PAGED_FROM_ELEMENTS = 100_000  # bitsandbytes pages states of at least this size
 
 
@@ -103,7 +105,7 @@ class CudaSemantics:
         backend = attention_backend(
             self.plan,
             gpu=self.plan.gpu_spec,
-            itemsize=query.element_size(),
+            float_type=_FLOAT_TYPES[query.dtype],
             head_dim=head_dim,
             masked=attn_mask is not None,
             grouped=enable_gqa and key.shape[1] != query.shape[1],

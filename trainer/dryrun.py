@@ -22,7 +22,7 @@ from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import context_bytes, cublas_workspace_bytes
 from estimator.gpus import common_gpus
 from estimator.judge import judge_traced
-from estimator.models import resolve_model
+from estimator.models import beyond_trained_length, resolve_model
 from estimator.plan import FineTunePlan, parse_plan
 from estimator.problems import InputError
 from trainer.build import build_training, prepare
@@ -146,11 +146,13 @@ def _assumptions(
         else "Read from the training step itself, run on fake tensors with the CPU's kernels."
     )
     yield f"Every example is {plan.seq_len} tokens long; shorter ones need less."
+    if beyond := beyond_trained_length(plan, resolve_model(plan.model).config):
+        yield beyond
     if plan.gradient_accumulation_steps > 2:
         yield "Two micro-steps were run: more of them need no more memory."
     if device == "cpu":
         return
-    kernels = ", ".join(sorted(semantics.attention_calls)) or plan.attention
+    kernels = ", ".join(sorted(semantics.attention_calls)) or "eager"
     yield f"Attention runs on the {kernels} kernel on {plan.gpu_spec.name}."
     yield "Reserved memory assumes the default caching allocator, without expandable segments."
     if plan.optimizer.startswith("paged_"):

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 
 from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
@@ -66,6 +67,8 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     formula, refusal = _formula(plan, device)
     observer.on_activity("dry run")
     dry = _dry_run(plan, device)
+    if device.type == "cpu" and dry is not None and request.memory_limit_gib is None:
+        _check_room(dry)
     weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
     beside: dict[str, Any] = {
         "plan": plan,
@@ -129,6 +132,16 @@ def _dry_run(plan: FineTunePlan, device: torch.device) -> MemoryEstimate | None:
     except Exception:  # noqa: BLE001  whatever tracing met, it is in the log
         traceback.print_exc()
         return None
+
+
+def _check_room(dry: MemoryEstimate) -> None:
+    """Refuse on a CPU what would bring the whole machine to its knees before it fails."""
+    available = psutil.virtual_memory().available
+    if dry.peak_allocated_bytes > available:
+        needed, free = dry.peak_allocated_bytes / GIB, available / GIB
+        what = f"a probe on this CPU needs {needed:.1f} GiB, and the machine has {free:.1f} GiB"
+        fix = "probe a smaller model, a shorter seq_len, or on a GPU"
+        raise InputError(Problem("plan", what, fix=fix))
 
 
 def _formula(plan: FineTunePlan, device: torch.device) -> tuple[MemoryEstimate | None, str]:

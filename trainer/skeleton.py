@@ -15,6 +15,7 @@ from trainer.untyped import bnb, transformers
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
+_LEARNED_POSITIONS = ("gpt2", "opt")  # past the last one there is nothing to look up
 _BLOCKSIZE = 64  # weights that share one 4-bit scale (bitsandbytes' default)
 _NESTED_BLOCKSIZE = 256  # scales that share one second-level scale
 
@@ -52,13 +53,17 @@ def quantization_config(plan: FineTunePlan) -> Any:
     )
 
 
-def attention_implementation(plan: FineTunePlan) -> str:
-    """Return transformers' name for the plan's attention.
+def attention_implementation(plan: FineTunePlan, config: Any) -> str:
+    """Return transformers' name for the attention that the model takes.
 
     FlashAttention 2 runs through PyTorch's own build of the same kernels, so that neither the dry
-    run nor the probe needs the flash-attn package.
+    run nor the probe needs the flash-attn package. A model for which transformers has only eager
+    attention takes that, as it does when nobody asks for another.
     """
-    return "eager" if plan.attention == "eager" else "sdpa"
+    mapping = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    model_class = mapping.get(type(config), None)
+    has_sdpa = getattr(model_class, "_supports_sdpa", True)
+    return "sdpa" if has_sdpa and plan.attention != "eager" else "eager"
 
 
 def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
@@ -76,17 +81,18 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         what = "its checkpoint is already quantised, and would be read as if it were not"
         fix = "name the unquantised model, and set method: qlora"
         raise InputError(Problem(name, what, fix=fix))
+    longest = getattr(config, "n_positions", None) or config.max_position_embeddings
+    if config.model_type in _LEARNED_POSITIONS and plan.seq_len > longest:
+        what = f"{plan.seq_len} is more than the {longest} positions that {name} has learned"
+        raise InputError(Problem("seq_len", what, f"1 to {longest}", f"set seq_len: {longest}"))
     try:
         with torch.device("meta"), no_init_weights():
             model = transformers.AutoModelForCausalLM.from_config(
                 config,
                 dtype=DTYPES[plan.weights_dtype],
-                attn_implementation=attention_implementation(plan),
+                attn_implementation=attention_implementation(plan, config),
             )
     except (ValueError, ImportError) as error:
-        if "scaled_dot_product_attention" in str(error):
-            what = f"{plan.attention}: transformers has only eager attention for {name}"
-            raise InputError(Problem("attention", what, "eager", "set attention: eager")) from error
         what = f"transformers cannot build it for training ({' '.join(str(error).split())[:200]})"
         fix = "use another attention, or a causal language model"
         raise InputError(Problem(name, what, fix=fix)) from error

@@ -68,7 +68,7 @@ def load_pretrained(folder: Path, config: Any, plan: FineTunePlan, device: torch
         folder,
         config=config,
         dtype=DTYPES[plan.weights_dtype],
-        attn_implementation=attention_implementation(plan),
+        attn_implementation=attention_implementation(plan, config),
         quantization_config=quantization_config(plan),
         device_map={"": device} if straight else None,
         local_files_only=True,

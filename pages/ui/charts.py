@@ -49,17 +49,17 @@ def memory_bars(rows: Sequence[tuple[str, MemoryEstimate]], gpus: Iterable[Gpu])
             hovertemplate=f"%{{y}}<br>{name}: %{{x:.2f}} GiB<extra></extra>",
         )
     longest = max(estimate.peak_allocated_bytes for _, estimate in rows) / GIB
-    for capacity in _capacities(gpus, longest):
+    for capacity, name in _capacities(gpus, longest):
         figure.add_vline(
             x=capacity,
             line={"color": _LINE_COLOR, "dash": "dot", "width": 1.5},
-            annotation={"text": f"{capacity:g} GiB", "textangle": -90, "font": {"size": 12}},
+            annotation={"text": name, "textangle": -90, "font": {"size": 12}},
             annotation_position="top",
         )
     figure.update_layout(
         barmode="stack",
-        height=210 + 44 * len(rows),
-        margin={"l": 0, "r": 12, "t": 52, "b": 100},
+        height=290 + 44 * len(rows),
+        margin={"l": 0, "r": 12, "t": 132, "b": 100},
         xaxis={"rangemode": "tozero", "ticksuffix": " GiB", "nticks": 6},
         yaxis=_CATEGORIES,
         legend=_LEGEND_BELOW,
@@ -67,16 +67,18 @@ def memory_bars(rows: Sequence[tuple[str, MemoryEstimate]], gpus: Iterable[Gpu])
     return figure
 
 
-def _capacities(gpus: Iterable[Gpu], longest_gib: float) -> list[float]:
-    """Return the memory sizes worth a line: up to the first above the longest bar, not crowded."""
-    chosen: list[float] = []
-    for size in sorted({gpu.memory_gib for gpu in gpus}):
-        if chosen and size - chosen[-1] < 0.07 * longest_gib:
+def _capacities(gpus: Iterable[Gpu], longest_gib: float) -> list[tuple[float, str]]:
+    """Return sizes worth a line, with a GPU that has them: up to the first above the longest
+    bar, not crowded."""
+    chosen: list[tuple[float, str]] = []
+    for gpu in sorted(gpus, key=lambda gpu: gpu.memory_gib):
+        size = gpu.memory_gib
+        if chosen and size - chosen[-1][0] < 0.07 * longest_gib:
             continue
-        chosen.append(size)
+        chosen.append((size, gpu.name))
         if size > longest_gib:
             break
-    return [size for size in chosen if size < 2.5 * longest_gib]
+    return [(size, name) for size, name in chosen if size < 2.5 * longest_gib]
 
 
 def score_bars(scores: Mapping[str, float | None]) -> go.Figure:
