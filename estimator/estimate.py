@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field, model_validator
 
 from estimator.gpus import Gpu
 from estimator.plan import FineTunePlan
+from estimator.records import Record
 
 Basis = Literal["formula", "dry-run", "measured"]
 Component = Literal[
@@ -46,18 +47,14 @@ FRAGMENTATION_ASSUMED = 1.10
 """Assumed reserved / allocated where no allocator was replayed (published runs: 1.02 to 1.25)."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ParameterCounts(_Record):
+class ParameterCounts(Record):
     """How many parameters there are, and how many of them are trained."""
 
     total: int
     trainable: int
 
 
-class GpuFit(_Record):
+class GpuFit(Record):
     """Whether the step fits one GPU.
 
     ``yes``: with the memory the allocator would like to hold. ``tight``: only if the allocator
@@ -71,7 +68,7 @@ class GpuFit(_Record):
     headroom_bytes: int
 
 
-class MemoryEstimate(_Record):
+class MemoryEstimate(Record):
     """The memory of one training step, on one GPU, by component and by phase.
 
     ``components_bytes`` are those live at the peak and sum to ``peak_allocated_bytes``;
@@ -93,7 +90,7 @@ class MemoryEstimate(_Record):
     gpus: tuple[GpuFit, ...] = ()
     assumptions: tuple[str, ...] = ()
     device: Device = "cuda"
-    software: dict[str, str] = {}
+    software: dict[str, str] = Field(default_factory=dict)
     seconds: float
 
     @model_validator(mode="after")
@@ -147,10 +144,6 @@ class MemoryEstimate(_Record):
     def fit_on(self, name: str) -> GpuFit | None:
         """Return the verdict for a GPU, None where this estimate cannot speak of it."""
         return next((fit for fit in self.gpus if fit.name == name), None)
-
-    def to_document(self) -> dict[str, Any]:
-        """Return the estimate as plain JSON values."""
-        return self.model_dump(mode="json")
 
 
 def judged_gpus(estimates: Iterable[MemoryEstimate]) -> list[GpuFit]:

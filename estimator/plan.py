@@ -175,6 +175,14 @@ class FineTunePlan(_Part):
         return self.micro_batch_size * self.seq_len
 
     @property
+    def micro_steps_taken(self) -> int:
+        """Micro-batches that a step of a dry run or a probe takes: two stand for all the rest.
+
+        From the second on gradients are alive throughout, and each needs what the last one did.
+        """
+        return min(self.gradient_accumulation_steps, 2)
+
+    @property
     def global_batch_size(self) -> int:
         """Examples that contribute to one optimizer step, over all GPUs."""
         per_gpu = self.micro_batch_size * self.gradient_accumulation_steps

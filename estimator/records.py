@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,7 @@ class Record(BaseModel):
     """A record that does not change and knows its keys: an unknown one is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return self.model_dump(mode="json")

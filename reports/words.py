@@ -13,9 +13,6 @@ _BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measure
 
 CHANGES_THAT_FIT = "By the estimate, any one of these changes makes it fit:"
 
-_MOST_MICRO_BATCHES = 2
-"""A probe's step takes no more: from the second on, each needs what the one before needed."""
-
 
 def method_name(method: str) -> str:
     """Return a method as people write it."""
@@ -29,9 +26,9 @@ def basis_name(estimate: MemoryEstimate) -> str:
 
 def step_size(plan: FineTunePlan) -> str:
     """Return what a probe's step consists of (``2 of 16 micro-batches``): its time is of that."""
-    planned = plan.gradient_accumulation_steps
-    if planned > _MOST_MICRO_BATCHES:
-        return f"{_MOST_MICRO_BATCHES} of {planned} micro-batches"
+    planned, taken = plan.gradient_accumulation_steps, plan.micro_steps_taken
+    if planned > taken:
+        return f"{taken} of {planned} micro-batches"
     return "1 micro-batch" if planned == 1 else f"{planned} micro-batches"
 
 

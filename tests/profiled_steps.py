@@ -16,7 +16,6 @@ from estimator.models import resolve_model  # noqa: E402
 from estimator.plan import parse_plan  # noqa: E402
 from trainer.build import build_training, prepare  # noqa: E402
 from trainer.data import random_batches  # noqa: E402
-from trainer.observe import micro_steps_taken  # noqa: E402
 from trainer.skeleton import build_skeleton, transformers_config  # noqa: E402
 from trainer.step import StepHooks, training_step  # noqa: E402
 from trainer.weights import fill_at_random  # noqa: E402
@@ -29,7 +28,7 @@ with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled
     fill_at_random(base, plan, device)
     training = build_training(prepare(base, plan), plan, on_cuda=False)
     batches = random_batches(plan, config.vocab_size, device)
-    for number in (1, micro_steps_taken(plan)):
+    for number in (1, plan.micro_steps_taken):
         training_step(training, batches, num_micro_steps=number, on_cuda=False, hooks=StepHooks())
 
 

@@ -15,7 +15,7 @@ import torch
 from estimator.estimate import COMPONENTS, PHASES, Component, Phase
 from trainer.build import Training
 from trainer.loading import record_load
-from trainer.observe import components_at, micro_steps_taken, observed_steps, phases_of
+from trainer.observe import components_at, observed_steps, phases_of
 from trainer.recorder import StorageRecorder
 from trainer.step import Batch, StepHooks, training_step
 
@@ -122,7 +122,7 @@ class _Session:
     def tokens_per_step(self) -> int:
         """Tokens of one unwatched step."""
         plan = self.training.plan
-        return plan.tokens_per_micro_batch * micro_steps_taken(plan)
+        return plan.tokens_per_micro_batch * plan.micro_steps_taken
 
     @property
     def on_cuda(self) -> bool:
@@ -157,7 +157,7 @@ class _Session:
             yield training_step(
                 self.training,
                 self.batches,
-                num_micro_steps=micro_steps_taken(self.training.plan),
+                num_micro_steps=self.training.plan.micro_steps_taken,
                 on_cuda=self.on_cuda,
                 hooks=StepHooks(on_phase=self.enter),
             )

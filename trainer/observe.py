@@ -57,7 +57,7 @@ def observed_steps(
         for parameter in training.parameters
     ]
     recorder.trained_shapes = {parameter.shape for parameter in training.parameters}
-    for num_micro_steps in (1, micro_steps_taken(training.plan)):
+    for num_micro_steps in (1, training.plan.micro_steps_taken):
         loss = training_step(
             training, batches, num_micro_steps=num_micro_steps, on_cuda=on_cuda, hooks=hooks
         )
@@ -67,11 +67,6 @@ def observed_steps(
         yield loss
     for handle in handles:
         handle.remove()
-
-
-def micro_steps_taken(plan: FineTunePlan) -> int:
-    """Return how many micro-steps stand for the plan's gradient accumulation: at most two."""
-    return min(plan.gradient_accumulation_steps, 2)
 
 
 def components_at(peak: Peak) -> dict[Component, int | None]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from estimator.estimate import MemoryEstimate
 from estimator.plan import FineTunePlan
+from estimator.records import Record
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def to_document(self) -> dict[str, Any]:
-        """Return the record as plain JSON values."""
-        return self.model_dump(mode="json")
-
-
-class ProbeRequest(_Record):
+class ProbeRequest(Record):
     """One probe: the plan, and how long and where to run it.
 
     ``memory_limit_gib`` makes the device look smaller than it is, so that a large GPU can stand
@@ -34,14 +27,14 @@ class ProbeRequest(_Record):
     memory_limit_gib: float | None = Field(default=None, gt=0)
 
 
-class Change(_Record):
+class Change(Record):
     """One change to a plan, and what the estimate says of it."""
 
     override: str
     peak_allocated_bytes: int
 
 
-class OutOfMemory(_Record):
+class OutOfMemory(Record):
     """The device was too small: what was asked, what was there, and what would make it fit."""
 
     phase: str
@@ -52,7 +45,7 @@ class OutOfMemory(_Record):
     changes: tuple[Change, ...] = ()
 
 
-class ProbeResult(_Record):
+class ProbeResult(Record):
     """What a probe found, beside what was estimated before it began.
 
     Exactly one of ``measured`` and ``out_of_memory`` is there. ``formula`` is None where the
@@ -74,5 +67,5 @@ class ProbeResult(_Record):
     last_loss: float | None = None
     step_seconds_median: float | None = None
     tokens_per_second: float | None = None
-    software: dict[str, str] = {}
+    software: dict[str, str] = Field(default_factory=dict)
     stopped_early: bool = False
