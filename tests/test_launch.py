@@ -205,6 +205,11 @@ def test_a_dry_run_passes_on_progress_and_problems(tmp_path: Path) -> None:
 def test_a_broken_dry_run_shows_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(launch.WorkerFailed, match=r"(?s)ended with status 1.*no such kernel"):
         dry_run_as("raise KeyError('no such kernel')", tmp_path)
+    with pytest.raises(launch.WorkerFailed) as caught:
+        dry_run_as("raise KeyError('no such kernel')", tmp_path)
+    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert any("Traceback" in line for line in caught.value.log)
     with pytest.raises(launch.WorkerFailed, match="killed by signal 9"):
         dry_run_as("import os; os.kill(os.getpid(), 9)", tmp_path)
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,15 @@ TERM_SECONDS = 3.0
 
 
 class WorkerFailed(RuntimeError):
-    """A worker process broke; the message ends with the last lines it wrote."""
+    """A worker process broke; the message ends with the last line it wrote.
+
+    Attributes:
+        log: The last lines that it wrote, a traceback among them.
+    """
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        self.log = tuple(log)
+        super().__init__(message)
 
 
 def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run:
@@ -160,7 +168,8 @@ def dry_run(
     if status == 2 and (problems := _problems(answer)):
         raise InputError(problems)
     reason = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    raise WorkerFailed("\n".join([f"the dry run {reason}", *log]))
+    said = f": {log[-1].strip()}" if log else ""
+    raise WorkerFailed(f"the dry run of {plan.model} {reason}{said}", log)
 
 
 def _run_worker(
