@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -27,18 +27,8 @@ Phase = Literal["load", "forward", "backward", "optimizer"]
 Fits = Literal["yes", "tight", "no"]
 Device = Literal["cuda", "cpu"]
 
-COMPONENTS: tuple[Component, ...] = (
-    "weights",
-    "quantization_state",
-    "adapters",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "logits",
-    "temporaries",
-    "workspace",
-)
-PHASES: tuple[Phase, ...] = ("load", "forward", "backward", "optimizer")
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 CONTEXT_ASSUMED_BYTES = 600 * 2**20
 """Assumed size of a CUDA context where a reading does not know it: generous, so "yes" holds."""
@@ -100,19 +90,6 @@ class MemoryEstimate(Record):
             message = f"components sum to {sum(known)}, the peak is {self.peak_allocated_bytes}"
             raise ValueError(message)
         return self
-
-    @property
-    def states_bytes(self) -> int | None:
-        """Weights, gradients and optimizer states at the peak: what the batch does not change."""
-        kinds: tuple[Component, ...] = (
-            "weights",
-            "quantization_state",
-            "adapters",
-            "gradients",
-            "optimizer_states",
-        )
-        sizes = [self.components_bytes.get(kind) for kind in kinds]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
 
     @property
     def smallest_need_bytes(self) -> int:
