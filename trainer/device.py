@@ -19,10 +19,8 @@ from trainer.results import Device, OutOfMemory
 
 _LEAST_CPU_LIMIT_GIB = 0.25  # less, and Python itself falls over before a tensor is refused
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
-
-
 _SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
+_REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 
 
 def choose_device(wanted: Device) -> torch.device:

@@ -12,13 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from estimator.allocator import replay, smallest_capacity
-from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
+from estimator.estimate import Device, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import context_bytes, cublas_workspace_bytes
 from estimator.gpus import common_gpus
 from estimator.judge import judge_traced
@@ -41,13 +41,12 @@ from trainer.step import Batch
 from trainer.weights import to_fake
 
 Progress = Callable[[str], None]
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def dry_run(
     plan: FineTunePlan,
     *,
-    device: Literal["cuda", "cpu"] = "cuda",
+    device: Device = "cuda",
     on_progress: Progress = lambda _: None,
 ) -> MemoryEstimate:
     """Return the memory of the plan's step, read from the step itself run on fake tensors.
@@ -93,15 +92,16 @@ def dry_run(
     counts = ParameterCounts(
         total=num_base, trainable=sum(parameter.numel() for parameter in training.parameters)
     )
-    return _estimate(plan, recorder, counts, device, semantics, started)
+    assumptions = tuple(_assumptions(plan, facts.config, device, semantics))
+    return _estimate(plan, recorder, counts, device, assumptions, started)
 
 
 def _estimate(
     plan: FineTunePlan,
     recorder: StorageRecorder,
     counts: ParameterCounts,
-    device: Literal["cuda", "cpu"],
-    semantics: CudaSemantics,
+    device: Device,
+    assumptions: tuple[str, ...],
     started: float,
 ) -> MemoryEstimate:
     trace = recorder.trace
@@ -125,9 +125,9 @@ def _estimate(
         phases_bytes=phases_of(trace),
         peak_phase=peak.phase,
         peak_allocated_bytes=peak.size_bytes,
-        assumptions=tuple(_assumptions(plan, device, semantics)),
+        assumptions=assumptions,
         device=device,
-        software={package: version(package) for package in PACKAGES},
+        software=software_versions(),
         seconds=time.perf_counter() - started,
         **allocator,
     )
@@ -136,8 +136,13 @@ def _estimate(
     return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))
 
 
+def software_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what a step allocates."""
+    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
+
+
 def _assumptions(
-    plan: FineTunePlan, device: Literal["cuda", "cpu"], semantics: CudaSemantics
+    plan: FineTunePlan, config: dict[str, Any], device: Device, semantics: CudaSemantics
 ) -> Iterator[str]:
     yield (
         "Read from the training step itself, run on fake tensors; peak allocated is what "
@@ -146,7 +151,7 @@ def _assumptions(
         else "Read from the training step itself, run on fake tensors with the CPU's kernels."
     )
     yield f"Every example is {plan.seq_len} tokens long; shorter ones need less."
-    if beyond := beyond_trained_length(plan, resolve_model(plan.model).config):
+    if beyond := beyond_trained_length(plan, config):
         yield beyond
     if plan.gradient_accumulation_steps > 2:
         yield "Two micro-steps were run: more of them need no more memory."

@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ from trainer.attention import chosen_attention
 from trainer.build import build_training, prepare
 from trainer.data import example_batches, random_batches
 from trainer.device import Limits, choose_device, driver_used_bytes, limited_memory
-from trainer.dryrun import PACKAGES, dry_run
+from trainer.dryrun import dry_run, software_versions
 from trainer.examples import read_examples
 from trainer.measure import Measurement, measure_steps
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
@@ -79,7 +78,7 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
         "dry_run": dry,
         "formula": formula,
         "formula_refusal": refusal,
-        "software": {package: version(package) for package in PACKAGES},
+        "software": software_versions(),
     }
     reached: dict[str, Phase] = {"phase": "load"}
     with limited_memory(device, request.memory_limit_gib, used_before_bytes) as limits:
@@ -233,7 +232,7 @@ def _measured_estimate(
         total_bytes=None if reserved is None or context is None else reserved + context,
         assumptions=tuple(_assumptions(plan, device)),
         device="cuda" if device.type == "cuda" else "cpu",
-        software={package: version(package) for package in PACKAGES},
+        software=software_versions(),
         seconds=seconds,
     )
     if device.type == "cpu":
