@@ -58,6 +58,26 @@ class GpuFit(Record):
     headroom_bytes: int
 
 
+class Timeline(Record):
+    """The allocated memory over one step, by component, for a chart.
+
+    ``at`` is the share of the step's events that lie behind each point, 0 to 1, rising; it is not
+    time: an event is a tensor made or freed. ``phase`` and each component's bytes hold one value
+    for each point.
+    """
+
+    at: tuple[float, ...]
+    phase: tuple[Phase, ...]
+    components_bytes: dict[Component, tuple[int, ...]]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Timeline:
+        series = [self.phase, *self.components_bytes.values()]
+        if any(len(values) != len(self.at) for values in series):
+            raise ValueError("every series of a timeline needs one value for each point")
+        return self
+
+
 class MemoryEstimate(Record):
     """The memory of one training step, on one GPU, by component and by phase.
 
@@ -82,6 +102,7 @@ class MemoryEstimate(Record):
     device: Device = "cuda"
     software: dict[str, str] = Field(default_factory=dict)
     seconds: float
+    timeline: Timeline | None = None
 
     @model_validator(mode="after")
     def _check_sum(self) -> MemoryEstimate:
