@@ -32,6 +32,7 @@ class Gpu(BaseModel):
     bandwidth_gb_per_second: float | None = Field(default=None, gt=0)
     bf16_dense_tflops: float | None = Field(default=None, gt=0)
     fp16_dense_tflops: float | None = Field(default=None, gt=0)
+    fp32_tflops: float | None = Field(default=None, gt=0, description="without TF32")
     has_bf16: bool = True
     common: bool = Field(default=False, description="shown where no GPU is asked for")
     bundled: bool = Field(default=False, exclude=True)
@@ -61,6 +62,7 @@ def _gpu(row: dict[str, str]) -> Gpu:
         bandwidth_gb_per_second=number("bandwidth_gb_per_second"),
         bf16_dense_tflops=number("bf16_dense_tflops"),
         fp16_dense_tflops=number("fp16_dense_tflops"),
+        fp32_tflops=number("fp32_tflops"),
         has_bf16=row["has_bf16"] == "yes",
         common=row["common"] == "yes",
         bundled=True,
