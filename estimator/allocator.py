@@ -5,6 +5,11 @@ settings): sizes are rounded up to 512 bytes; blocks of at most 1 MiB come from 
 those under 10 MiB from 20 MiB segments, larger ones from segments of their own, rounded up to
 2 MiB; best fit; a block is split where the rest is worth keeping; neighbours merge when freed;
 where the device is full, the cache is given back and the request is tried once more.
+
+Of free blocks of one size the allocator takes the one with the lowest address, so it matters where
+segments lie: the driver hands out addresses from high to low, as Linux maps memory. (On published
+T4 steps with eager attention this decides whether one more score matrix is reserved; with it the
+replay meets them.)
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ _SMALL_SEGMENT = 2 * _MIB
 _LARGE_SEGMENT = 20 * _MIB
 _LARGE_ALONE = 10 * _MIB
 _SEGMENT_ROUNDING = 2 * _MIB
+_TOP_ADDRESS = 2**56  # any address above every segment
 
 
 class DoesNotFit(Exception):
@@ -115,7 +121,7 @@ class _Allocator:
         self.reserved = self.peak_reserved = 0
         self.allocated = self.peak_allocated = 0
         self.num_flushes = 0
-        self.next_address = 0
+        self.lowest_address = _TOP_ADDRESS
 
     def allocate(self, number: int, size: int) -> int:
         if size == 0:
@@ -171,9 +177,8 @@ class _Allocator:
                 raise DoesNotFit
         self.reserved += segment
         self.peak_reserved = max(self.peak_reserved, self.reserved)
-        block = _Block(self.next_address, segment, small)
-        self.next_address += segment + _SEGMENT_ROUNDING  # a gap: segments never merge
-        return block
+        self.lowest_address -= segment + _SEGMENT_ROUNDING  # a gap: segments never merge
+        return _Block(self.lowest_address, segment, small)
 
     def _split(self, block: _Block, size: int) -> None:
         rest = block.size - size

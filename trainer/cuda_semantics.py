@@ -70,9 +70,16 @@ class CudaSemantics:
         attention_calls: How often each attention kernel was called, recomputation included.
     """
 
-    def __init__(self, plan: FineTunePlan) -> None:
+    def __init__(self, plan: FineTunePlan, on_multiply: Callable[[], None]) -> None:
+        """Describe the differences for a plan.
+
+        Args:
+            plan: Its GPU and attention decide which kernels run.
+            on_multiply: Told of every matrix product, when its result is there.
+        """
         self.plan = plan
         self.attention_calls: Counter[str] = Counter()
+        self._on_multiply = on_multiply
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -83,7 +90,7 @@ class CudaSemantics:
             mock.patch.object(F, "softmax", _softmax),
             mock.patch.object(bnb, "matmul", _matmul_8_bit),
             mock.patch.object(torch, "is_autocast_enabled", _is_autocast_enabled),
-            _KernelTemporaries(),
+            _KernelTemporaries(self._on_multiply),
         ):
             yield
 
@@ -218,8 +225,9 @@ class _HalfToFloatSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
         (output,) = ctx.saved_tensors
-        product = grads[0] * output  # softmax_backward_cuda_out's `tmp`
-        return torch.empty_like(product, dtype=ctx.dtype)
+        result = torch.empty_like(output, dtype=ctx.dtype)  # first: a structured kernel's output
+        _ = grads[0] * output  # softmax_backward_cuda_out's `tmp`
+        return result
 
 
 def _matmul_8_bit(
@@ -240,6 +248,10 @@ def _matmul_8_bit(
 class _KernelTemporaries(TorchDispatchMode):
     """What CUDA's kernels take and give back within one operation."""
 
+    def __init__(self, on_multiply: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_multiply = on_multiply
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -247,16 +259,25 @@ class _KernelTemporaries(TorchDispatchMode):
         if func is torch.ops.bitsandbytes.gemm_4bit.default:
             return _dequantize_and_multiply(*args, **kwargs)
         if func is _aten._softmax_backward_data.default:
-            product = args[0] * args[1]  # softmax_backward_cuda_out's `tmp`
-            result = func(*args, **kwargs)
-            del product
+            result = func(*args, **kwargs)  # first: a structured kernel's output
+            _ = args[0] * args[1]  # softmax_backward_cuda_out's `tmp`
             return result
         if func is _aten._scaled_dot_product_flash_attention_backward.default:
-            temporaries = _flash_backward_temporaries(*args[:3])
-            result = func(*args, **kwargs)
-            del temporaries
+            result = func(*args, **kwargs)  # dq, dk and dv come first
+            _ = _flash_backward_temporaries(*args[:3])
             return result
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func in _MULTIPLICATIONS:
+            self._on_multiply()
+        return result
+
+
+_MULTIPLICATIONS = {
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten.baddbmm.default,
+}
 
 
 def _dequantize_and_multiply(

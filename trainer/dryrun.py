@@ -74,18 +74,18 @@ def dry_run(
     mode = FakeTensorMode()
     to_fake(model, mode)
     recorder = StorageRecorder(vocab_size=config.get_text_config().vocab_size)
-    semantics = CudaSemantics(plan)
+    workspaces = _Workspaces(recorder, cublas_workspace_bytes(plan.gpu_spec))
+    semantics = CudaSemantics(plan, workspaces.take)
     with mode, fake_tensor_semantics(recorder.forget if on_cuda else None):
         record_load(recorder, model, plan, straight=on_cuda and plan.device_map_load)
         training = build_training(model, plan, on_cuda=on_cuda)
-        workspaces = _Workspaces(recorder, cublas_workspace_bytes(plan.gpu_spec), on_progress)
         with recorder, semantics.active() if on_cuda else contextlib.nullcontext():
             for _ in observed_steps(
                 training,
                 _fake_batches(plan),
                 recorder,
                 on_cuda=on_cuda,
-                on_phase=workspaces.enter if on_cuda else lambda _: None,
+                on_phase=lambda phase: on_progress(f"tracing {phase}"),
             ):
                 pass
     on_progress("replaying the allocator")
@@ -172,19 +172,23 @@ def _assumptions(
 
 
 class _Workspaces:
-    """cuBLAS takes one workspace per thread: at the first forward and the first backward."""
+    """cuBLAS takes one workspace per thread, with the first matrix product of forward and backward.
 
-    def __init__(self, recorder: StorageRecorder, size_bytes: int, progress: Progress) -> None:
+    Where it comes to lie matters more than its size: carved out of a large free block, it keeps
+    that block from being whole ever again.
+    """
+
+    def __init__(self, recorder: StorageRecorder, size_bytes: int) -> None:
         self.recorder = recorder
         self.size_bytes = size_bytes
-        self.progress = progress
-        self.held: dict[Phase, torch.Tensor] = {}
+        self.held: dict[Phase | None, torch.Tensor] = {}
 
-    def enter(self, phase: Phase) -> None:
-        self.progress(f"tracing {phase}")
-        if phase in ("forward", "backward") and phase not in self.held:
-            self.held[phase] = torch.empty(self.size_bytes, dtype=torch.uint8)
-            self.recorder.claim([self.held[phase]], "workspace")
+    def take(self) -> None:
+        """Take the running thread's workspace, unless it has one."""
+        if self.recorder.phase not in self.held:
+            workspace = torch.empty(self.size_bytes, dtype=torch.uint8)
+            self.held[self.recorder.phase] = workspace
+            self.recorder.claim([workspace], "workspace")
 
 
 def _fake_batches(plan: FineTunePlan) -> Iterator[Batch]:

@@ -16,11 +16,13 @@ def record_load(
     """Write the births of a model's tensors, as loading them would cause them.
 
     Loaded straight onto the GPU, transformers first reserves the model's final size in one
-    piece; then each weight arrives in the plan's dtype, is quantised where the plan says so, and
-    the arrived copy is freed. k-bit preparation then turns norms, embeddings and head into fp32
-    and empties the cache. What this leaves behind decides how much more is reserved than used.
+    piece; then the weights arrive in the order of their names, each in the plan's dtype, one at a
+    time where it is quantised, and the arrived copy is freed. k-bit preparation then turns norms,
+    embeddings and head into fp32 and empties the cache. What this leaves behind decides how much
+    more is reserved than used. Otherwise the finished model is moved, module by module.
 
-    Assumption: weights arrive one at a time (transformers copies up to four at once).
+    Source: ``convert_and_load_state_dict_in_model`` and ``caching_allocator_warmup`` of
+    transformers 5.23, ``prepare_model_for_kbit_training`` of peft 0.21.
 
     Args:
         recorder: Gets the load phase and the claims of the model's tensors.
@@ -28,35 +30,55 @@ def record_load(
         plan: Tells quantisation and dtypes.
         straight: Whether the weights go straight onto the device (``device_map``).
     """
-    trace = recorder.trace
     recorder.mark("load")
     parameters = list(model.parameters())
-    base = [one for one in parameters if parameter_component(one, plan) == "weights"]
-    arriving = BYTES_PER_VALUE[plan.weights_dtype]
+    adapters = [one for one in parameters if parameter_component(one, plan) == "adapters"]
     if straight:
-        trace.died(trace.born(sum(_final_bytes(one, arriving) for one in base)))
-    upcast: list[tuple[torch.nn.Parameter, int]] = []
-    for parameter in base:
+        _arrive(recorder, model, plan)
+    else:
+        for parameter in parameters:
+            if parameter_component(parameter, plan) == "weights":
+                recorder.claim([parameter], "weights")
+                recorder.claim(quantization_tensors(parameter), "quantization_state")
+    recorder.claim(model.buffers(), "weights")
+    recorder.claim(adapters, "adapters")
+
+
+def _arrive(recorder: StorageRecorder, model: torch.nn.Module, plan: FineTunePlan) -> None:
+    trace = recorder.trace
+    arriving = BYTES_PER_VALUE[plan.weights_dtype]
+    base = {
+        name: one
+        for name, one in model.named_parameters()
+        if parameter_component(one, plan) == "weights"
+    }
+    trace.died(trace.born(sum(_final_bytes(one, arriving) for one in base.values())))
+    waiting: dict[str, int] = {}  # what k-bit preparation will turn into fp32, as it arrived
+    for name in sorted(base, key=_natural_order):
+        parameter = base[name]
         beside = quantization_tensors(parameter)
         arrived_bytes = _numel(parameter) * arriving
-        if beside and straight:
+        if beside:
             arrived = trace.born(arrived_bytes)
+            recorder.claim(reversed(beside), "quantization_state")
             recorder.claim([parameter], "weights")
-            recorder.claim(beside, "quantization_state")
             trace.died(arrived)
-        elif straight and arrived_bytes < _bytes(parameter):
-            upcast.append((parameter, trace.born(arrived_bytes)))
+        elif arrived_bytes < _bytes(parameter):
+            waiting[name] = trace.born(arrived_bytes)
         else:
             recorder.claim([parameter], "weights")
-            recorder.claim(beside, "quantization_state")
-    for parameter, arrived in upcast:
-        recorder.claim([parameter], "weights")
-        trace.died(arrived)
-    if upcast:
+    for name, parameter in base.items():
+        if name in waiting:
+            recorder.claim([parameter], "weights")
+            trace.died(waiting[name])
+    if waiting:
         trace.flushed()
-    recorder.claim(model.buffers(), "weights")
-    adapters = [one for one in parameters if parameter_component(one, plan) == "adapters"]
-    recorder.claim(adapters, "adapters")
+
+
+def _natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Order names as transformers orders a checkpoint's: part by part, numbers before words."""
+    plain = name.replace("base_model.model.", "").replace(".base_layer.", ".")
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in plain.split(".")]
 
 
 def _numel(parameter: torch.nn.Parameter) -> int:

@@ -56,7 +56,6 @@ def observed_steps(
         )
         for parameter in training.parameters
     ]
-    recorder.trained_shapes = {parameter.shape for parameter in training.parameters}
     for num_micro_steps in (1, training.plan.micro_steps_taken):
         loss = training_step(
             training, batches, num_micro_steps=num_micro_steps, on_cuda=on_cuda, hooks=hooks

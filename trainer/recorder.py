@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch.distributed._tools.common_utils import get_untyped_storages
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -42,8 +43,7 @@ class StorageRecorder(TorchDispatchMode):
         self._vocab_size = vocab_size
         self._device_type = device_type
         self._tracing = True
-        self._phase: Phase | None = None
-        self.trained_shapes: set[torch.Size] = set()
+        self.phase: Phase | None = None
         self.live_bytes = 0
         self.peak_bytes = 0
         self._numbers: dict[int, int] = {}
@@ -54,8 +54,8 @@ class StorageRecorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and record the storages it returns."""
-        if func is torch.ops.aten.add.Tensor and self._would_be_in_place(*args):
-            func = torch.ops.aten.add_.Tensor
+        if func is torch.ops.aten.add.Tensor and not kwargs and self._accumulates(*args):
+            func, args = torch.ops.aten.add_.Tensor, _in_place(*args)
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
@@ -64,22 +64,20 @@ class StorageRecorder(TorchDispatchMode):
             self._claim_copy(args[0], result)
         return result
 
-    def _would_be_in_place(self, total: Any, gradient: Any) -> bool:
-        """Whether autograd would add up two gradients of one parameter in place.
+    def _accumulates(self, total: Any, gradient: Any) -> bool:
+        """Whether autograd is adding up two gradients of one tensor, and would do so in place.
 
-        A tied weight gets a gradient from each of its uses. Autograd adds the second to the
-        first where nothing else holds the first, but gives that up while a dispatch mode such as
-        this one is active (``can_accumulate_inplace`` in ``autograd/input_buffer.cpp``): one
-        more tensor of the embedding's size, which a step that nobody watches does not need.
+        It adds in place where nothing else holds one of the two, but gives that up while a
+        dispatch mode such as this one is active (``can_accumulate_inplace`` in
+        ``autograd/input_buffer.cpp``): one tensor more than a step takes that nobody watches.
         """
         return (
-            self._phase == "backward"
+            self.phase == "backward"
             and not torch.is_grad_enabled()
             and isinstance(gradient, torch.Tensor)
-            and total.shape in self.trained_shapes
             and total.shape == gradient.shape
             and total.dtype == gradient.dtype
-            and torch._C._storage_Use_Count(total.untyped_storage()._cdata) == _SOLE_OWNER
+            and (_is_sole(total) or _is_sole(gradient))
         )
 
     def reset_peak(self) -> None:
@@ -92,7 +90,7 @@ class StorageRecorder(TorchDispatchMode):
 
     def mark(self, phase: Phase) -> None:
         """Record that ``phase`` begins."""
-        self._phase = phase
+        self.phase = phase
         self.trace.mark(phase)
 
     def claim(self, tensors: Iterable[torch.Tensor | None], component: Component) -> None:
@@ -158,7 +156,7 @@ class StorageRecorder(TorchDispatchMode):
         if tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size:
             return "logits"
         # Only checkpointing computes with gradients enabled while backward runs.
-        recomputed = self._phase == "backward" and torch.is_grad_enabled()
+        recomputed = self.phase == "backward" and torch.is_grad_enabled()
         return "activations" if recomputed else "temporaries"
 
     def _died(self, key: int, number: int, size: int) -> None:
@@ -167,3 +165,14 @@ class StorageRecorder(TorchDispatchMode):
         self.live_bytes -= size
         if self._tracing and number not in self._forgotten:
             self.trace.died(number)
+
+
+def _is_sole(gradient: torch.Tensor) -> bool:
+    """Whether nothing else holds a gradient, whose memory is in one piece."""
+    owners = torch._C._storage_Use_Count(gradient.untyped_storage()._cdata)
+    return owners == _SOLE_OWNER and is_non_overlapping_and_dense_or_false(gradient)
+
+
+def _in_place(total: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is added to, and what is added."""
+    return (total, gradient) if _is_sole(total) else (gradient, total)

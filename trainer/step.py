@@ -42,7 +42,7 @@ def training_step(
     """Take one optimizer step and return its mean loss (a scalar, detached).
 
     The order is Hugging Face Trainer's: forward and loss under autocast, the model's outputs let
-    go of (unless ``keep_outputs``), backward, and after the last micro-batch clipping, the
+    go of (``keep_outputs`` holds them to the step's end), backward, and after the last micro-batch clipping, the
     optimizer and the gradients' release. Two things are not as there: fp16 autocast takes no
     gradient scaler, and 8-bit optimizers keep an embedding's states in 8 bits too (Trainer: 32).
 
@@ -54,8 +54,10 @@ def training_step(
         on_cuda: Whether to clip as CUDA does, with the foreach kernels.
         hooks: Who looks on.
     """
+    kept: list[Any] = []  # a hand-written loop's outputs live until the next ones are there
     losses = [
-        _micro_step(training, batches, num_micro_steps, hooks) for _ in range(num_micro_steps)
+        _micro_step(training, batches, num_micro_steps, hooks, kept)
+        for _ in range(num_micro_steps)
     ]
     hooks.on_phase("optimizer")
     limit = training.plan.max_grad_norm
@@ -67,7 +69,11 @@ def training_step(
 
 
 def _micro_step(
-    training: Training, batches: Iterator[Batch], num_micro_steps: int, hooks: StepHooks
+    training: Training,
+    batches: Iterator[Batch],
+    num_micro_steps: int,
+    hooks: StepHooks,
+    kept: list[Any],
 ) -> torch.Tensor:
     plan = training.plan
     hooks.on_phase("forward")
@@ -76,8 +82,8 @@ def _micro_step(
     with _saved_tensors(hooks), _autocast(plan, batch["input_ids"].device):
         outputs = training.model(**batch, use_cache=False)
         loss = outputs.loss / num_micro_steps
-    if not plan.keep_outputs:
-        del outputs
+    kept[:] = [outputs] if plan.keep_outputs else []
+    del outputs
     hooks.on_phase("backward")
     loss.backward()
     return loss.detach()
