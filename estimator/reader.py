@@ -1,0 +1,87 @@
+"""Reading many variants of a plan: by the formula where it holds, else by a few dry runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from estimator.estimate import Device, Fits, MemoryEstimate
+from estimator.gpus import Gpu
+from estimator.memory import NoFormula, read_formula
+from estimator.plan import FineTunePlan
+from estimator.problems import InputError
+
+Confirm = Callable[[FineTunePlan], MemoryEstimate]
+"""Makes the dry run of a plan. It is handed in, for the estimator itself knows no torch."""
+
+MAX_DRY_RUNS = 16
+"""How many dry runs one search may take, each of some seconds."""
+
+
+class NotConfirmed(Exception):
+    """A dry run could not be made; ``reason`` is one plain sentence that says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads plans for one device and remembers every reading.
+
+    Attributes:
+        confirm: Makes a dry run; None where none is wanted.
+        device: Where the plans run.
+        dry_runs_left: How many more may be made.
+        refusals: Why there was no formula or no dry run, each reason once.
+    """
+
+    confirm: Confirm | None = None
+    device: Device = "cuda"
+    dry_runs_left: int = MAX_DRY_RUNS
+    refusals: dict[str, None] = field(default_factory=dict)
+    num_dry_runs: int = 0
+    _formulas: dict[str, MemoryEstimate | None] = field(default_factory=dict)
+    _dry_runs: dict[str, MemoryEstimate | None] = field(default_factory=dict)
+
+    def formula(self, plan: FineTunePlan) -> MemoryEstimate | None:
+        """Return the formula's reading, judged on the plan's own GPU; None where none holds."""
+        key = plan.model_dump_json()
+        if key not in self._formulas:
+            try:
+                self._formulas[key] = read_formula(plan, device=self.device, gpus=(plan.gpu_spec,))
+            except NoFormula as refusal:
+                self.refusals[refusal.reason] = None
+                self._formulas[key] = None
+        return self._formulas[key]
+
+    def dry_run(self, plan: FineTunePlan) -> MemoryEstimate | None:
+        """Return the dry run's reading; None where none may be made or it broke."""
+        key = plan.model_dump_json()
+        if key in self._dry_runs:
+            return self._dry_runs[key]
+        if self.confirm is None or self.dry_runs_left < 1:
+            return None
+        self.dry_runs_left -= 1
+        self.num_dry_runs += 1
+        try:
+            self._dry_runs[key] = self.confirm(plan)
+        except InputError as error:
+            self.refusals[str(error)] = None
+            self._dry_runs[key] = None
+        except NotConfirmed as refusal:
+            self.refusals[refusal.reason] = None
+            self._dry_runs[key] = None
+        return self._dry_runs[key]
+
+    def read(self, plan: FineTunePlan) -> MemoryEstimate | None:
+        """Return the formula's reading, the dry run's where none holds, None without either."""
+        return self.formula(plan) or self.dry_run(plan)
+
+
+def fits_in(estimate: MemoryEstimate, capacity_bytes: int) -> Fits:
+    """Return whether a step fits a memory; on a CPU there is no allocator's cache to count."""
+    if estimate.device == "cpu":
+        return "yes" if estimate.peak_allocated_bytes <= capacity_bytes else "no"
+    return estimate.fit(Gpu(name="this", memory_gib=capacity_bytes / 2**30)).fits

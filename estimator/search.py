@@ -1,0 +1,103 @@
+"""The largest whole number with which something still fits, in as few readings as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """What a search found.
+
+    Attributes:
+        value: The largest number seen to fit; None where not even 1 was.
+        is_exact: Whether the next number was seen not to fit (or to be past the limit).
+    """
+
+    value: int | None
+    is_exact: bool
+
+
+def largest_that_fits(
+    need_bytes: Callable[[int], int | None],
+    capacity_bytes: int,
+    *,
+    most: int,
+    first: int = 1,
+    expected_bytes: Callable[[int], float | None] | None = None,
+    max_readings: int = 100,
+) -> Largest:
+    """Return the largest number from 1 to ``most`` whose need is within a capacity.
+
+    Memory grows nearly in a straight line with batch and length, so the next number to read is
+    where a line through two readings meets the capacity; every third one halves the bracket, for
+    needs that bend. The need must not fall as the number grows.
+
+    Args:
+        need_bytes: The need of a number; None where it cannot be read, which counts as too much.
+        capacity_bytes: What there is.
+        most: The largest number to try.
+        first: Where to begin.
+        expected_bytes: A cheap guess of the need, where reading is dear. It is scaled to what
+            was read.
+        max_readings: How often to read at most.
+    """
+    known: dict[int, int] = {}
+    low, high = 0, most + 1
+    for turn in range(max_readings):
+        if high - low <= 1:
+            break
+        if expected_bytes:
+            at = _expected(expected_bytes, known, capacity_bytes, most) or low + 1
+        else:
+            at = _crossing(known, capacity_bytes, first)
+        if turn % 3 == 2 and low > 0 and high <= most and not expected_bytes:
+            at = (low + high) // 2
+        at = min(max(at, low + 1), high - 1)
+        need = need_bytes(at)
+        if need is not None:
+            known[at] = need
+        if need is not None and need <= capacity_bytes:
+            low = at
+        else:
+            high = at
+    return Largest(low or None, high - low <= 1)
+
+
+def _expected(
+    expected_bytes: Callable[[int], float | None],
+    known: dict[int, int],
+    capacity_bytes: int,
+    most: int,
+) -> int | None:
+    """Return where the cheap guess, scaled to the last reading, meets the capacity."""
+    scale = 1.0
+    if known:
+        at, need = list(known.items())[-1]
+        expected = expected_bytes(at)
+        scale = need / expected if expected else 1.0
+
+    def scaled(number: int) -> int | None:
+        expected = expected_bytes(number)
+        return None if expected is None else round(scale * expected)
+
+    return largest_that_fits(scaled, capacity_bytes, most=most).value
+
+
+def _crossing(known: dict[int, int], capacity_bytes: int, first: int) -> int:
+    """Return where the line through the two readings about the capacity meets it."""
+    if not known:
+        return first
+    fitting = sorted(at for at, need in known.items() if need <= capacity_bytes)
+    others = sorted(at for at, need in known.items() if need > capacity_bytes)
+    if len(known) == 1:
+        return 2 * fitting[0] if fitting else others[0] // 2
+    pair = fitting[-1:] + others[:1]
+    if len(pair) < 2:
+        pair = (fitting or others)[-2:]
+    left, right = pair
+    slope = (known[right] - known[left]) / (right - left)
+    if slope <= 0:  # another part of the step still decides the peak
+        return 4 * right
+    return left + int((capacity_bytes - known[left]) / slope)
