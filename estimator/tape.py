@@ -1,4 +1,4 @@
-"""A small autograd that keeps account of bytes instead of values.
+"""A small autograd that keeps account of storages instead of values.
 
 Operations are written down as PyTorch records them: what they return, what they keep for
 backward, what they need while they run. A storage lives exactly as long as Python refers to it,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from estimator.byte_account import Account, Sizes, Storage
+from estimator.byte_account import Account, Shape, Size, Storage
 from estimator.estimate import Component
 
 
@@ -24,9 +24,13 @@ class Node:
     __slots__ = ("checkpoint", "extra", "grad", "passes", "saved", "targets")
 
     def __init__(
-        self, inputs: Iterable[Value], saved: list[Storage], extra: int = 0, passes: bool = False
+        self,
+        inputs: Iterable[Value],
+        saved: list[Storage],
+        extra: tuple[Size, ...] = (),
+        passes: bool = False,
     ) -> None:
-        self.targets: list[tuple[Node, int, Component]] = [
+        self.targets: list[tuple[Node, Size, Component]] = [
             (one.node, one.size, one.kind) for one in inputs if one.node is not None
         ]
         self.saved = saved
@@ -51,7 +55,7 @@ class Node:
             for node, size, kind in self.targets:
                 node.receive(grad if size == grad.size else Storage(tape.account, size, kind))
             return
-        scratch = Storage(tape.account, self.extra)
+        scratch = [Storage(tape.account, size) for size in self.extra]
         made = [(node, Storage(tape.account, size, kind)) for node, size, kind in self.targets]
         self.saved.clear()
         del scratch, grad
@@ -102,11 +106,11 @@ class _Checkpoint:
         """Give the stretch's nodes what they would have kept, once."""
         if not self.nodes:
             return
-        value = Value(self.value.count, self.value.itemsize, self.value.storage, self.value.node)
+        value = Value(self.value.shape, self.value.itemsize, self.value.storage, self.value.node)
         nodes, tape.nodes = tape.nodes, []
         self.function(value)
         again, tape.nodes = tape.nodes, nodes
-        tape.account.return_to(tape.last_save)  # it stops once the last saved tensor is there
+        tape.account.forget_since(tape.last_save)  # it stops once the last saved tensor is there
         for node, same in zip(self.nodes, again, strict=True):
             node.saved = same.saved
         self.nodes = []
@@ -118,12 +122,12 @@ class Value:
     ``storage`` is None for what is counted elsewhere: weights, and constants.
     """
 
-    __slots__ = ("count", "itemsize", "kind", "node", "storage")
+    __slots__ = ("itemsize", "kind", "node", "shape", "storage")
 
     def __init__(
-        self, count: int, itemsize: int, storage: Storage | None, node: Node | None
+        self, shape: Shape, itemsize: int, storage: Storage | None, node: Node | None
     ) -> None:
-        self.count = count
+        self.shape = shape
         self.itemsize = itemsize
         self.storage = storage
         self.node = node
@@ -134,9 +138,9 @@ class Value:
             self.kind = "logits"
 
     @property
-    def size(self) -> int:
+    def size(self) -> Size:
         """Its bytes."""
-        return self.count * self.itemsize
+        return self.shape, self.itemsize
 
 
 class Tape:
@@ -145,44 +149,44 @@ class Tape:
     def __init__(self) -> None:
         self.account = Account()
         self.nodes: list[Node] = []
-        self.last_save: tuple[int, Sizes] = (0, {})
+        self.last_save = 0  # moments noted when backward's last wish was met
         self._checkpoint: _Checkpoint | None = None
 
     def op(
         self,
         inputs: tuple[Value, ...],
-        count: int,
+        shape: Shape,
         itemsize: int,
         *,
         saves: tuple[Value, ...] = (),
         holds: tuple[Value, ...] = (),
         saves_result: bool = False,
-        keeps: int = 0,
+        keeps: tuple[Size, ...] = (),
         component: Component = "temporaries",
-        needs: int = 0,
-        backward_needs: int = 0,
+        needs: tuple[Size, ...] = (),
+        backward_needs: tuple[Size, ...] = (),
         passes: bool = False,
     ) -> Value:
         """Record an operation that makes a new tensor, and return it.
 
         Args:
             inputs: What it takes; those with a history get a gradient of their own size.
-            count: Elements of the result.
-            itemsize: Bytes of one of them.
+            shape: The result's.
+            itemsize: Bytes of one of its elements.
             saves: Values that backward wants: from here on they are activations.
             holds: The same, but they stay what they are (16-bit copies of weights).
             saves_result: Whether backward wants the result.
-            keeps: Bytes of a second result that only backward wants (a mask, row sums).
+            keeps: Further results that only backward wants (a mask, row sums).
             component: What the result is.
-            needs: Bytes that it takes and gives back while it runs.
+            needs: What it takes and gives back while it runs.
             backward_needs: The same, in backward.
             passes: Whether backward hands the gradient on as it is.
         """
         if saves or holds:
-            self.last_save = self.account.top()
-        scratch = Storage(self.account, needs)
-        second = Storage(self.account, keeps, "activations")
-        result = Value(count, itemsize, Storage(self.account, count * itemsize, component), None)
+            self.last_save = self.account.remember()
+        scratch = [Storage(self.account, size) for size in needs]
+        second = [Storage(self.account, size, "activations") for size in keeps]
+        result = Value(shape, itemsize, Storage(self.account, (shape, itemsize), component), None)
         del scratch
         node = Node(inputs, [], backward_needs, passes)
         if not node.targets:
@@ -197,9 +201,9 @@ class Tape:
             for value in (*saves, result) if saves_result else saves:
                 self._keep(node, value.storage)
             node.saved += [value.storage for value in holds if value.storage]
-            node.saved.append(second)
+            node.saved += second
         if saves_result:
-            self.last_save = self.account.top()
+            self.last_save = self.account.remember()
         return result
 
     def _keep(self, node: Node, storage: Storage | None) -> None:
@@ -219,12 +223,12 @@ class Tape:
             return value
         component = value.storage.component if value.storage else "temporaries"
         kind = component if component == "logits" else "temporaries"
-        return self.op((value,), value.count, itemsize, component=kind)
+        return self.op((value,), value.shape, itemsize, component=kind)
 
     def add(self, left: Value, right: Value) -> Value:
         """Record an addition."""
         itemsize = max(left.itemsize, right.itemsize)
-        return self.op((left, right), left.count, itemsize, passes=True)
+        return self.op((left, right), left.shape, itemsize, passes=True)
 
     def checkpoint(self, function: Callable[[Value], Value], value: Value) -> Value:
         """Run ``function`` and keep only its input; backward will run it again."""

@@ -1,0 +1,94 @@
+"""Where the formula does not hold, and why: one plain sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from estimator.architecture import Architecture
+from estimator.gpu_facts import plan_attention
+from estimator.gpus import Gpu
+from estimator.layer_forms import described_types
+from estimator.plan import FLASH_CAPABILITY, FineTunePlan
+
+
+def kernel_on(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str | None:
+    """Return the attention kernel that the step takes on a GPU, None where there is no such."""
+    grouped = architecture.num_key_value_heads < architecture.num_attention_heads
+    return plan_attention(plan, gpu, head_dim=architecture.head_dim, is_grouped=grouped)
+
+
+def kernel_refusal(kernel: str | None, architecture: Architecture) -> str | None:
+    """Return why the formula does not hold with an attention kernel, None where it does."""
+    grouped = architecture.num_key_value_heads < architecture.num_attention_heads
+    if kernel is None:
+        return f"there is no flash attention before compute capability {FLASH_CAPABILITY}."
+    if kernel == "math":
+        return (
+            "attention falls to PyTorch's math kernel there, which the formula does not describe."
+        )
+    if kernel == "efficient" and grouped:
+        return "the formula does not describe memory-efficient attention with expanded key heads."
+    return None
+
+
+def refusals(
+    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
+) -> Iterator[str]:
+    """Yield why the formula does not hold, most telling first; nothing where it does."""
+    yield from _model_refusals(plan, config, architecture)
+    yield from _method_refusals(plan, architecture)
+    yield from _precision_refusals(plan)
+    if plan.parallel.strategy != "none":
+        yield f"The formula is for one GPU; {plan.parallel.strategy} spreads the step over several."
+    if plan.loss != "default":
+        yield f"The formula describes the default loss, not the {plan.loss} one."
+    if plan.padded:
+        yield "The formula describes batches without an attention mask."
+    if plan.attention == "eager":
+        yield "The formula describes flash and memory-efficient attention, not eager attention."
+    gpu = plan.gpu_spec
+    reason = kernel_refusal(kernel_on(plan, gpu, architecture), architecture)
+    if reason:
+        yield f"On {gpu.name} with these dtypes {reason}"
+
+
+def _model_refusals(
+    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
+) -> Iterator[str]:
+    model_type = architecture.model_type
+    if model_type not in described_types():
+        yield f"The formula describes decoders like {', '.join(described_types())}, not {model_type}."
+    if config.get("quantization_config"):
+        yield "The checkpoint is already quantised, which the formula does not describe."
+    window = config.get("sliding_window")
+    slides = model_type == "mistral" or config.get("use_sliding_window")
+    if slides and window and plan.seq_len > window:
+        yield f"Beyond its sliding window of {window} tokens the model builds an attention mask."
+    if architecture.head_dim % 8 or architecture.head_dim > 256:
+        yield f"The attention kernels pad or refuse heads of {architecture.head_dim}."
+
+
+def _method_refusals(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:
+    if plan.method not in ("full", "last_layers", "lora", "qlora"):
+        yield f"The formula describes full, last_layers, lora and qlora, not {plan.method}."
+    if plan.quantization == "int8":
+        yield "The formula describes 4-bit weights, not LLM.int8()."
+    if plan.adapter.use_dora:
+        yield "The formula describes plain LoRA, not DoRA."
+    targets = plan.adapter.target_modules
+    known = {linear.name.rpartition(".")[2] for linear in architecture.linears}
+    if plan.uses_adapter and targets != "all-linear" and not set(targets) <= known:
+        yield f"The formula describes adapters on {', '.join(sorted(known))} alone."
+    layers = architecture.num_hidden_layers
+    if plan.method == "last_layers" and plan.num_trained_layers > layers:
+        yield f"The model has {layers} layers, fewer than the {plan.num_trained_layers} to train."
+
+
+def _precision_refusals(plan: FineTunePlan) -> Iterator[str]:
+    dtypes = {plan.weights_dtype, plan.autocast_dtype}
+    dtypes |= {plan.adapter.dtype} if plan.uses_adapter else set()
+    if {"bf16", "fp16"} <= dtypes:
+        yield "Two 16-bit formats in one step make copies that the formula does not describe."
+
+

@@ -1,0 +1,136 @@
+"""What decides the order of a step's births and deaths, apart from every size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estimator.architecture import Architecture
+from estimator.layer_forms import LayerForm, layer_form
+from estimator.plan import BYTES_PER_VALUE, FineTunePlan
+
+Dimensions = dict[str, float]
+
+_FLASH_ROWS = 128  # flash attention's backward pads the sequence to a multiple of this,
+_FLASH_HEAD = 32  # and a head to a multiple of this
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Everything about a step that is not a size: equal structures have equal tapes.
+
+    Attributes:
+        form: How the family's layers are made.
+        biased: The linears that have a bias.
+        tied: Whether the head shares the embeddings' weight.
+        grouped: Whether there are fewer key heads than query heads.
+        groups: Runs of equal layers from the bottom: whether they are trained, and whether there
+            is more than one.
+        trains: What of the model's own weights is trained: ``all``, ``layers`` (those of the
+            groups that say so), ``biases`` or ``none``.
+        adapter: The adapter's method, empty where there is none.
+        targets: The linears it sits on.
+        dropout: Whether its input goes through dropout.
+        quantization: none, 4bit, 4bit-double or int8.
+        weight_itemsize: Bytes of a weight as it is stored (or was, before quantisation).
+        stream_itemsize: Bytes of an embedding, a norm and so of the residual stream.
+        adapter_itemsize: Bytes of an adapter's weight.
+        autocast: Whether matrix products are cast to 16 bits.
+        checkpointing: Whether each layer is computed again in backward.
+        accumulates: Whether gradients are already there, from an earlier micro-batch.
+        keep_outputs: Whether the logits stay alive through backward.
+        kernel: flash, efficient, math or eager.
+        masked: Whether a mask is passed.
+    """
+
+    form: LayerForm
+    biased: frozenset[str]
+    tied: bool
+    grouped: bool
+    groups: tuple[tuple[bool, bool], ...]
+    trains: str
+    adapter: str
+    targets: frozenset[str]
+    dropout: bool
+    quantization: str
+    weight_itemsize: int
+    stream_itemsize: int
+    adapter_itemsize: int
+    autocast: bool
+    checkpointing: bool
+    accumulates: bool
+    keep_outputs: bool
+    kernel: str
+    masked: bool
+
+
+def structure_of(plan: FineTunePlan, architecture: Architecture, kernel: str) -> Structure:
+    """Return the structure of a plan's step where attention takes ``kernel``."""
+    weight_itemsize = BYTES_PER_VALUE[plan.weights_dtype]
+    names = {linear.name.rpartition(".")[2]: linear for linear in architecture.linears}
+    targets = plan.adapter.target_modules
+    chosen = frozenset(names) if targets == "all-linear" else frozenset(targets)
+    trains = {"full": "all", "last_layers": "layers", "bitfit": "biases"}.get(plan.method, "none")
+    quantization = plan.quantization
+    if quantization in ("nf4", "fp4"):
+        quantization = "4bit-double" if plan.double_quant else "4bit"
+    return Structure(
+        form=layer_form(architecture.model_type),
+        biased=frozenset(name for name, linear in names.items() if linear.has_bias),
+        tied=architecture.tie_word_embeddings,
+        grouped=architecture.num_key_value_heads < architecture.num_attention_heads,
+        groups=tuple((trained, count > 1) for trained, count in _groups(plan, architecture)),
+        trains=trains,
+        adapter="lora" if plan.method == "qlora" else plan.method * plan.uses_adapter,
+        targets=chosen if plan.uses_adapter else frozenset(),
+        dropout=plan.uses_adapter and plan.adapter.dropout > 0,
+        quantization=quantization,
+        weight_itemsize=weight_itemsize,
+        stream_itemsize=4 if plan.prepares_kbit else weight_itemsize,
+        adapter_itemsize=BYTES_PER_VALUE[plan.adapter.dtype],
+        autocast=plan.autocast_dtype != "none",
+        checkpointing=plan.gradient_checkpointing,
+        accumulates=plan.gradient_accumulation_steps > 1,
+        keep_outputs=plan.keep_outputs,
+        kernel=kernel,
+        masked=plan.padded,
+    )
+
+
+def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
+    """Return the size of every dimension that the tape's shapes are written in.
+
+    ``query`` and ``key`` are a token's queries and keys over all heads, ``scale_block`` and
+    ``repeats0`` count what their names say for one 4-bit weight and for a group of layers.
+    """
+    heads, head_dim = architecture.num_attention_heads, architecture.head_dim
+    key_heads = architecture.num_key_value_heads
+    sizes: Dimensions = {
+        "batch": plan.micro_batch_size,
+        "seq": plan.seq_len,
+        "tokens": plan.tokens_per_micro_batch,
+        "hidden": architecture.hidden_size,
+        "inner": architecture.intermediate_size,
+        "vocab": architecture.vocab_size,
+        "heads": heads,
+        "key_heads": key_heads,
+        "head_dim": head_dim,
+        "query": heads * head_dim,
+        "key": key_heads * head_dim,
+        "rank": plan.adapter.r,
+        "half": 1 / 2,
+        "per_block": 1 / 64,  # of a 4-bit weight, the elements that share a scale
+        "padded_seq": -(-plan.seq_len // _FLASH_ROWS) * _FLASH_ROWS,
+        "padded_head": -(-head_dim // _FLASH_HEAD) * _FLASH_HEAD,
+    }
+    for index, (_, count) in enumerate(_groups(plan, architecture)):
+        sizes[f"repeats{index}"] = max(count - 2, 0)
+    return sizes
+
+
+def _groups(plan: FineTunePlan, architecture: Architecture) -> list[tuple[bool, int]]:
+    """Return runs of equal layers from the bottom: whether they are trained, and how many."""
+    count = architecture.num_hidden_layers
+    if plan.method != "last_layers":
+        return [(plan.method == "full", count)]
+    trained = plan.num_trained_layers
+    return [group for group in ((False, count - trained), (True, trained)) if group[1]]
