@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,16 +52,25 @@ class Change:
         Raises:
             InputError: The changed plan is not possible.
         """
-        document = plan.to_document()
-        if "method" in self.keys and "quantization" not in self.keys:
-            del document["quantization"]  # it follows the method
-        for key, value in self.keys.items():
-            *outer, last = key.split(".")
-            part = document
-            for name in outer:
-                part = part[name]
-            part[last] = value
-        return parse_plan(document)
+        return with_keys(plan, self.keys)
+
+
+def with_keys(plan: FineTunePlan, keys: Mapping[str, Any]) -> FineTunePlan:
+    """Return a plan with some keys set; a dot reaches inside, quantization follows the method.
+
+    Raises:
+        InputError: The changed plan is not possible.
+    """
+    document = plan.to_document()
+    if "method" in keys and "quantization" not in keys:
+        del document["quantization"]
+    for key, value in keys.items():
+        *outer, last = key.split(".")
+        part = document
+        for name in outer:
+            part = part[name]
+        part[last] = value
+    return parse_plan(document)
 
 
 def _typed(value: Any) -> str:
@@ -72,10 +81,18 @@ def _typed(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Changes of one kind, mildest first. Of a graded kind each saves more than the one before."""
+    """Changes of one kind, mildest first.
+
+    Of a graded kind each saves more than the one before; ``usual`` is the one to show where none
+    is needed: about half of what there is.
+    """
 
     changes: Sequence[Change]
     is_graded: bool = False
+    usual: int = 0
+
+
+KindOf = Callable[[FineTunePlan], Kind]
 
 
 def _attention(plan: FineTunePlan) -> Kind:
@@ -210,7 +227,7 @@ def _targets(plan: FineTunePlan) -> Kind:
 def _length(plan: FineTunePlan) -> Kind:
     longest = (plan.seq_len - 1) // LENGTH_STEP * LENGTH_STEP
     lengths = range(longest, _SHORTEST - 1, -LENGTH_STEP)
-    return Kind(_Lengths(lengths), is_graded=True)
+    return Kind(_Lengths(lengths), is_graded=True, usual=len(lengths) // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +262,7 @@ def _flat(document: dict[str, Any]) -> dict[str, Any]:
     return rest | adapter
 
 
-KINDS: tuple[Callable[[FineTunePlan], Kind], ...] = (
+KINDS: tuple[KindOf, ...] = (
     _attention,
     _outputs,
     _fused,

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from estimator.changes import KINDS, Change, Kind, Training
+from estimator.changes import KINDS, Change, Kind, KindOf, Training
 from estimator.estimate import Basis, Device, Fits, MemoryEstimate
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
@@ -16,6 +16,9 @@ from estimator.records import Record
 MAX_CHANGES = 3
 SMALLEST_DROP = 0.02
 """The part of the peak that a change must save to be worth its name."""
+
+Stack = dict[KindOf, Change]
+"""Changes that are made together, at most one of each kind, in the order of KINDS."""
 
 
 class WeighedChange(Record):
@@ -44,11 +47,15 @@ def weigh_changes(
     """Yield every change there is with what it saves by itself, least disturbing first.
 
     Of a graded kind (smaller micro-batches, lower ranks, shorter examples) there is the mildest
-    with which the plan fits, else the strongest. What cannot be read is left out.
+    with which the plan fits, else the strongest; about half where the plan fits as it is. What
+    cannot be read is left out.
     """
+    fits_already = _fits(plan, capacity_bytes, reader)
     for kind_of in KINDS:
         kind = kind_of(plan)
-        if kind.is_graded:
+        if kind.is_graded and kind.changes and fits_already:
+            changes = [kind.changes[kind.usual]]
+        elif kind.is_graded:
             best = _mildest(kind, plan, capacity_bytes, reader)
             changes = [best] if best else []
         else:
@@ -89,37 +96,29 @@ def stack_changes(plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> li
     last on, each that is not needed is dropped, and each that can be milder is made so. Where
     nothing makes it fit, these are all the changes that help.
     """
-    chosen: dict[str, Change] = {}
+    chosen: Stack = {}
     for kind_of in KINDS:
-        current = _changed(plan, chosen.values())
+        current = _changed(plan, chosen)
         if _fits(current, capacity_bytes, reader):
             break
         best = _mildest(kind_of(current), current, capacity_bytes, reader)
         weighed = _weighed(best, current, capacity_bytes, reader) if best else None
         if best is not None and weighed is not None and _is_worth_it(weighed):
-            chosen[best.kind] = best
-    if _fits(_changed(plan, chosen.values()), capacity_bytes, reader):
+            chosen[kind_of] = best
+    if _fits(_changed(plan, chosen), capacity_bytes, reader):
         chosen = _relaxed(chosen, plan, capacity_bytes, reader)
     return list(_running(plan, chosen.values(), capacity_bytes, reader))
 
 
-def _relaxed(
-    chosen: dict[str, Change], plan: FineTunePlan, capacity_bytes: int, reader: Reader
-) -> dict[str, Change]:
+def _relaxed(chosen: Stack, plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> Stack:
     """Return the stack without what it can do without, and the rest as mild as it can be."""
-    for kind_of in reversed(KINDS):
-        of_kind = [change for change in kind_of(plan).changes[:1] if change.kind in chosen]
-        if not of_kind:
-            continue
-        name = of_kind[0].kind
-        others = {kind: change for kind, change in chosen.items() if kind != name}
-        base = _changed(plan, others.values())
+    for kind_of in reversed(list(chosen)):
+        others = {kind: change for kind, change in chosen.items() if kind is not kind_of}
+        base = _changed(plan, others)
         if _fits(base, capacity_bytes, reader):
             chosen = others
-            continue
-        milder = _mildest(kind_of(base), base, capacity_bytes, reader)
-        if milder is not None:
-            chosen = {kind: milder if kind == name else one for kind, one in chosen.items()}
+        elif milder := _mildest(kind_of(base), base, capacity_bytes, reader):
+            chosen = chosen | {kind_of: milder}
     return chosen
 
 
@@ -144,8 +143,8 @@ def _mildest(kind: Kind, plan: FineTunePlan, capacity_bytes: int, reader: Reader
         fitting = (change for change, then in known if fits_in(then, capacity_bytes) == "yes")
         smallest = min(known, key=lambda pair: pair[1].peak_allocated_bytes, default=(None, None))
         return next(fitting, smallest[0])
-    if reader.formula(plan) is None:  # each reading is a dry run: take one in the middle
-        return changes[len(changes) // 2]
+    if reader.formula(plan) is None:  # each reading is a dry run: take one
+        return changes[kind.usual]
 
     def fits(change: Change) -> bool:
         then = _read(change, plan, reader)
@@ -193,8 +192,8 @@ def _is_worth_it(change: WeighedChange) -> bool:
     return change.saves_bytes >= SMALLEST_DROP * before
 
 
-def _changed(plan: FineTunePlan, changes: Iterable[Change]) -> FineTunePlan:
-    for change in changes:
+def _changed(plan: FineTunePlan, chosen: Stack) -> FineTunePlan:
+    for change in chosen.values():
         plan = change.apply(plan)
     return plan
 

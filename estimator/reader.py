@@ -14,9 +14,6 @@ from estimator.problems import InputError
 Confirm = Callable[[FineTunePlan], MemoryEstimate]
 """Makes the dry run of a plan. It is handed in, for the estimator itself knows no torch."""
 
-MAX_DRY_RUNS = 16
-"""How many dry runs one search may take, each of some seconds."""
-
 
 class NotConfirmed(Exception):
     """A dry run could not be made; ``reason`` is one plain sentence that says why."""
@@ -39,11 +36,16 @@ class Reader:
 
     confirm: Confirm | None = None
     device: Device = "cuda"
-    dry_runs_left: int = MAX_DRY_RUNS
+    dry_runs_left: int = 0
     refusals: dict[str, None] = field(default_factory=dict)
     num_dry_runs: int = 0
     _formulas: dict[str, MemoryEstimate | None] = field(default_factory=dict)
     _dry_runs: dict[str, MemoryEstimate | None] = field(default_factory=dict)
+
+    def allowing(self, dry_runs: int) -> Reader:
+        """Return this reader, with leave for this many dry runs more (and no others)."""
+        self.dry_runs_left = dry_runs
+        return self
 
     def formula(self, plan: FineTunePlan) -> MemoryEstimate | None:
         """Return the formula's reading, judged on the plan's own GPU; None where none holds."""
@@ -67,11 +69,8 @@ class Reader:
         self.num_dry_runs += 1
         try:
             self._dry_runs[key] = self.confirm(plan)
-        except InputError as error:
-            self.refusals[str(error)] = None
-            self._dry_runs[key] = None
-        except NotConfirmed as refusal:
-            self.refusals[refusal.reason] = None
+        except (InputError, NotConfirmed) as refusal:
+            self.refusals[str(refusal)] = None
             self._dry_runs[key] = None
         return self._dry_runs[key]
 

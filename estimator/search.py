@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
+
+SCARCE = 10
+"""With fewer readings than this none is spent on halving the bracket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +16,7 @@ class Largest:
 
     Attributes:
         value: The largest number seen to fit; None where not even 1 was.
-        is_exact: Whether the next number was seen not to fit (or to be past the limit).
+        is_exact: Whether the next number was read and does not fit, or is past the limit.
     """
 
     value: int | None
@@ -30,9 +34,10 @@ def largest_that_fits(
 ) -> Largest:
     """Return the largest number from 1 to ``most`` whose need is within a capacity.
 
-    Memory grows nearly in a straight line with batch and length, so the next number to read is
-    where a line through two readings meets the capacity; every third one halves the bracket, for
-    needs that bend. The need must not fall as the number grows.
+    Memory grows with batch in a straight line, with length in one that may bend (attention that
+    keeps its scores grows with the square): the next number to read is where the curve through
+    the last readings meets the capacity. Every fourth one halves the bracket, for needs that
+    have corners. The need must not fall as the number grows.
 
     Args:
         need_bytes: The need of a number; None where it cannot be read, which counts as too much.
@@ -44,7 +49,8 @@ def largest_that_fits(
         max_readings: How often to read at most.
     """
     known: dict[int, int] = {}
-    low, high = 0, most + 1
+    low, high, high_is_read = 0, most + 1, True
+    halves = max_readings > SCARCE and expected_bytes is None
     for turn in range(max_readings):
         if high - low <= 1:
             break
@@ -52,7 +58,13 @@ def largest_that_fits(
             at = _expected(expected_bytes, known, capacity_bytes, most) or low + 1
         else:
             at = _crossing(known, capacity_bytes, first)
-        if turn % 3 == 2 and low > 0 and high <= most and not expected_bytes:
+        if (
+            turn % 4 == 3
+            and max_readings > SCARCE
+            and low > 0
+            and high <= most
+            and not expected_bytes
+        ):
             at = (low + high) // 2
         at = min(max(at, low + 1), high - 1)
         need = need_bytes(at)
@@ -61,8 +73,8 @@ def largest_that_fits(
         if need is not None and need <= capacity_bytes:
             low = at
         else:
-            high = at
-    return Largest(low or None, high - low <= 1)
+            high, high_is_read = at, need is not None
+    return Largest(low or None, high - low <= 1 and high_is_read)
 
 
 def _expected(
@@ -86,7 +98,7 @@ def _expected(
 
 
 def _crossing(known: dict[int, int], capacity_bytes: int, first: int) -> int:
-    """Return where the line through the two readings about the capacity meets it."""
+    """Return where the curve through the readings about the capacity meets it."""
     if not known:
         return first
     fitting = sorted(at for at, need in known.items() if need <= capacity_bytes)
@@ -100,4 +112,19 @@ def _crossing(known: dict[int, int], capacity_bytes: int, first: int) -> int:
     slope = (known[right] - known[left]) / (right - left)
     if slope <= 0:  # another part of the step still decides the peak
         return 4 * right
-    return left + int((capacity_bytes - known[left]) / slope)
+    missing = capacity_bytes - known[left]
+    bend = _bend(known, left, right, slope)
+    if bend <= 0 or missing <= 0:
+        return left + int(missing / slope)
+    # missing = slope x + bend x (x - (right - left)), with x counted from the left
+    rise = slope - bend * (right - left)
+    return left + int(2 * missing / (rise + sqrt(rise * rise + 4 * bend * missing)))
+
+
+def _bend(known: dict[int, int], left: int, right: int, slope: float) -> float:
+    """Return the second divided difference of the readings, 0 where there are only two."""
+    rest = [at for at in known if at not in (left, right)]
+    if not rest:
+        return 0
+    nearest = min(rest, key=lambda at: abs(at - left))
+    return ((known[nearest] - known[right]) / (nearest - right) - slope) / (nearest - left)
