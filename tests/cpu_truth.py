@@ -87,6 +87,7 @@ class Case:
 
 def _cases() -> list[Case]:
     on, off = {"gradient_checkpointing": True}, {"gradient_checkpointing": False}
+    saved = {"modules_to_save": ["embed_tokens", "lm_head"]}
     grid = [
         Case(family, {"method": method} | checkpointing | _dtypes(family))
         for family in FAMILIES
@@ -113,6 +114,22 @@ def _cases() -> list[Case]:
         ("llama", {"method": "ia3"} | off),
         ("mistral", {"method": "prompt_tuning"} | on),
         ("llama", {"method": "prefix_tuning"} | off),
+        ("gemma2", {"method": "ia3"} | on),
+        ("llama", {"method": "lora", "adapter": saved} | on),
+        ("llama_tied", {"method": "lora", "loss": "chunked", "adapter": saved} | off),
+        ("llama", {"method": "full", "loss": "chunked"} | on),
+        ("gemma2", {"method": "qlora", "loss": "chunked"} | on),
+        ("gpt2", {"method": "full", "loss": "chunked"} | off),
+        ("mistral", {"method": "prompt_tuning", "loss": "chunked"} | on),
+        ("llama", {"method": "full", "loss": "liger"} | on),
+        ("llama_tied", {"method": "full", "loss": "liger"} | off),
+        ("gemma2", {"method": "full", "loss": "liger"} | on),
+        ("llama", {"method": "lora", "loss": "liger", "adapter": saved} | on),
+        ("llama", {"method": "qlora", "loss": "liger", "autocast_dtype": "bf16"} | on),
+        ("llama", {"method": "full", "checkpointing_reentrant": True} | on),
+        ("qwen2", {"method": "lora", "checkpointing_reentrant": True} | on),
+        ("mistral", {"method": "qlora", "checkpointing_reentrant": True} | on),
+        ("gpt2", {"method": "last_layers", "checkpointing_reentrant": True} | on),
         ("llama", {"method": "full", "autocast_dtype": "bf16"} | off),
         ("llama", {"method": "full", "weights_dtype": "bf16"} | on),
         ("qwen2_moe", {"method": "full", "weights_dtype": "bf16"} | on),
