@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from estimator.architecture import Architecture, NotModelled
+from estimator.blocks import block, exact
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption
 from estimator.gpus import Gpu, common_gpus
 from estimator.models import beyond_trained_length, resolve_model
 from estimator.plan import FineTunePlan
 from estimator.refusals import kernel_on, kernel_refusal, refusals
-from estimator.states import States, read_states
+from estimator.states import read_states
 from estimator.step_forms import Parts, step_forms
 from estimator.structure import dimensions, structure_of
 
-_BLOCK_BYTES = 512
-"""What CUDA's caching allocator rounds every storage up to; a CPU's rounds nothing."""
+_MAX_ARCHITECTURES = 256
 
 
 class NoFormula(Exception):
@@ -58,7 +58,7 @@ def read_formula(
     started = time.perf_counter()
     model = resolve_model(plan.model)
     try:
-        architecture = Architecture.from_config(model.config)
+        architecture = _architecture(model.config)
     except NotModelled as error:
         reason = f"The formula does not describe {error.model_type} models: it {error.reason}."
         raise NoFormula(reason) from error
@@ -85,17 +85,33 @@ def read_formula(
     )
     if device == "cpu":
         return estimate
-    by_name = {gpu.name: gpu for gpu in gpus or (plan.gpu_spec, *common_gpus())}
+    wanted = {gpu.name: gpu for gpu in gpus or (plan.gpu_spec, *common_gpus())}
     fits, left_out = [], []
-    for gpu in by_name.values():
-        if kernel_refusal(kernel_on(plan, gpu, architecture), architecture):
+    there: dict[int, MemoryEstimate] = {}  # by what the step needs on a GPU
+    for gpu in wanted.values():
+        if kernel_refusal(reading.kernel(gpu), architecture):
             left_out.append(gpu)
             continue
-        needs = {"peak_allocated_bytes": reading.peak_bytes(gpu)}
-        fits.append(estimate.model_copy(update=needs).fit(gpu))
-    more = tuple(_about_gpus(plan, architecture, list(by_name.values()), left_out))
+        peak_bytes = reading.peak_bytes(gpu)
+        if peak_bytes not in there:
+            there[peak_bytes] = estimate.model_copy(update={"peak_allocated_bytes": peak_bytes})
+        fits.append(there[peak_bytes].fit(gpu))
+    more = tuple(_about_gpus(plan, architecture, list(wanted.values()), left_out))
     found: dict[str, Any] = {"gpus": tuple(fits), "assumptions": estimate.assumptions + more}
     return estimate.model_copy(update=found | {"seconds": time.perf_counter() - started})
+
+
+_ARCHITECTURES: dict[int, tuple[dict[str, Any], Architecture]] = {}
+"""Those of the configurations read last, by identity: a bundled model's is always the same one."""
+
+
+def _architecture(config: dict[str, Any]) -> Architecture:
+    known = _ARCHITECTURES.get(id(config))
+    if known is None:
+        if len(_ARCHITECTURES) >= _MAX_ARCHITECTURES:
+            _ARCHITECTURES.clear()
+        known = _ARCHITECTURES[id(config)] = config, Architecture.from_config(config)
+    return known[1]
 
 
 class _Reading:
@@ -105,10 +121,17 @@ class _Reading:
         self.plan = plan
         self.architecture = architecture
         self.on_cuda = device == "cuda"
-        self.block_bytes = _BLOCK_BYTES if self.on_cuda else 1
-        self.states: States = read_states(plan, architecture)
+        self.block = block if self.on_cuda else exact
+        self.states = read_states(plan, architecture, on_cuda=self.on_cuda)
         self.dims = dimensions(plan, architecture)
-        self._by_kernel: dict[str, dict[Phase, Parts]] = {}
+        self._kernels: dict[str, str | None] = {}
+        self._by_kernel: dict[str | None, dict[Phase, Parts]] = {}
+
+    def kernel(self, gpu: Gpu) -> str | None:
+        """Return the attention kernel that the step takes on a GPU."""
+        if gpu.name not in self._kernels:
+            self._kernels[gpu.name] = kernel_on(self.plan, gpu, self.architecture)
+        return self._kernels[gpu.name]
 
     def phases(self, gpu: Gpu) -> dict[Phase, Parts]:
         """Return the fullest moment of each phase of the second step, when all states exist."""
@@ -121,23 +144,22 @@ class _Reading:
 
     def peak_bytes(self, gpu: Gpu) -> int:
         """Return the step's peak on a GPU."""
-        totals = {p: sum(parts.values()) for p, parts in self._without_workspaces(gpu).items()}
-        load = totals.pop("load")
-        return max(load, max(totals.values()) + self._workspaces_bytes(gpu))
+        load, *others = map(sum, map(dict.values, self._without_workspaces(gpu).values()))
+        return max(load, max(others) + self._workspaces_bytes(gpu))
 
     def _workspaces_bytes(self, gpu: Gpu) -> int:
         """Forward and backward run on threads of their own, with a workspace each."""
         return 2 * cublas_workspace_bytes(gpu) if self.on_cuda else 0
 
     def _without_workspaces(self, gpu: Gpu) -> dict[Phase, Parts]:
-        kernel = kernel_on(self.plan, gpu, self.architecture) or "none"
+        kernel = self.kernel(gpu)
         if kernel not in self._by_kernel:
             self._by_kernel[kernel] = self._with_kernel(kernel)
         return self._by_kernel[kernel]
 
-    def _with_kernel(self, kernel: str) -> dict[Phase, Parts]:
+    def _with_kernel(self, kernel: str | None) -> dict[Phase, Parts]:
         states = self.states
-        forms = step_forms(structure_of(self.plan, self.architecture, kernel))
+        forms = step_forms(structure_of(self.plan, self.architecture, kernel or ""))
         loaded: Parts = {
             "weights": states.weights,
             "quantization_state": states.quantization_state,
@@ -148,8 +170,8 @@ class _Reading:
         during = trained if self.plan.gradient_accumulation_steps > 1 else always
         return {
             "load": loaded | {"temporaries": states.load_temporaries},
-            "forward": _sum(during, forms.forward.fullest(self.dims, self.block_bytes)),
-            "backward": _sum(during, forms.backward.fullest(self.dims, self.block_bytes)),
+            "forward": _sum(during, forms.forward.fullest(self.dims, self.block)),
+            "backward": _sum(during, forms.backward.fullest(self.dims, self.block)),
             "optimizer": trained | {"temporaries": states.optimizer_temporaries},
         }
 
@@ -168,7 +190,8 @@ def _about_gpus(
         names = ", ".join(gpu.name for gpu in left_out)
         why = kernel_refusal(kernel_on(plan, left_out[0], architecture), architecture)
         yield f"Not judged on {names}: {why}"
-    others = [gpu for gpu in gpus if gpu not in left_out and gpu.name != plan.gpu_spec.name]
+    names = {plan.gpu_spec.name, *(gpu.name for gpu in left_out)}
+    others = [gpu for gpu in gpus if gpu.name not in names]
     without = [gpu.name for gpu in others if not gpu.has_bf16]
     if without and "bf16" in (plan.weights_dtype, plan.autocast_dtype):
         yield f"{', '.join(without)} has no bf16 arithmetic: judged with fp16 in its place."

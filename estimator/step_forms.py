@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, prod
+from math import prod
 from operator import mul
 
 from estimator.byte_account import Amounts, Size
@@ -32,14 +32,14 @@ class Forms:
     counts: tuple[tuple[int, ...], ...]
     moments: tuple[Amounts, ...]
 
-    def fullest(self, dims: Dimensions, block_bytes: int) -> Parts:
+    def fullest(self, dims: Dimensions, block: Callable[[float], int]) -> Parts:
         """Return what is alive at the fullest moment, in bytes by component.
 
         Args:
             dims: The size of each named dimension.
-            block_bytes: What the allocator rounds a storage up to.
+            block: Turns a storage's bytes into those that it takes on the device.
         """
-        sizes = [_evaluate(size, repeats, dims, block_bytes) for size, repeats in self.sizes]
+        sizes = [_evaluate(size, repeats, dims, block) for size, repeats in self.sizes]
         totals = [sum(map(mul, counts, sizes)) for counts in self.counts]
         moment = self.moments[totals.index(max(totals))]
         by_size = dict(zip(self.sizes, sizes, strict=True))
@@ -49,11 +49,12 @@ class Forms:
         return parts
 
 
-def _evaluate(size: Size, repeats: str, dims: Dimensions, block_bytes: int) -> int:
+def _evaluate(
+    size: Size, repeats: str, dims: Dimensions, block: Callable[[float], int]
+) -> int:
     shape, itemsize = size
-    num_bytes = itemsize * prod(map(dims.__getitem__, shape))
-    rounded = ceil(num_bytes / block_bytes) * block_bytes
-    return rounded * int(dims[repeats]) if repeats else rounded
+    num_bytes = block(itemsize * prod(map(dims.__getitem__, shape)))
+    return num_bytes * int(dims[repeats]) if repeats else num_bytes
 
 
 @dataclass(frozen=True, slots=True)
