@@ -58,7 +58,7 @@ def largest_that_fits(
             at = _expected(expected_bytes, known, capacity_bytes, most) or low + 1
         else:
             at = _crossing(known, capacity_bytes, first)
-        if halves and turn % 4 == 3 and 0 < low and high <= most:
+        if halves and turn % 4 == 3 and low > 0 and high <= most:
             at = (low + high) // 2
         at = min(max(at, low + 1), high - 1)
         need = need_bytes(at)
