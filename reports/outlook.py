@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from estimator.other_peaks import OtherPeaks
 from estimator.throughput import Span, Throughput
@@ -34,6 +35,7 @@ _PARTS = {
 }
 
 Rows = list[tuple[str, str]]
+Column = tuple[str, list[str]]
 
 
 def time_sentence(time: Throughput) -> str:
@@ -73,6 +75,13 @@ def arithmetic_rows(time: Throughput) -> Rows:
     return [*rows, ("one step", tera(time.total_flops_per_step))]
 
 
+def columns(found: Sequence[Any], rows: Callable[[Any], Rows]) -> list[Column]:
+    """Return the rows of several plans side by side: a name, and a cell for each plan."""
+    tables = [dict(rows(one)) for one in found]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return [(name, [table.get(name, "0") for table in tables]) for name in names]
+
+
 def tera(flops: int | None) -> str:
     """Return floating-point operations in units of 10^12 (``1,386 TFLOP``)."""
     if flops is None:
@@ -85,8 +94,8 @@ def gpu_rows(peaks: OtherPeaks) -> Rows:
     """Return what each use of the GPU allocates at its peak; the largest is marked."""
     rows = []
     for use, size in peaks.gpu_bytes.items():
-        mark = ", the largest" if use == peaks.largest else ""
-        rows.append((_USES[use] + mark, gib(size)))
+        mark = " (largest)" if use == peaks.largest else ""
+        rows.append((_USES[use], gib(size) + mark))
     if peaks.kv_cache_bytes is not None:
         rows.append(("of generating: keys and values", gib(peaks.kv_cache_bytes)))
     return rows
