@@ -79,13 +79,13 @@ def estimate(
     """Say how much GPU memory one training step needs, and which GPUs it fits."""
     from rich.console import Group
 
-    from commands.readings import read_plan
+    from commands.readings import read_plan, with_outlook
     from estimator.plan import load_plan
-    from reports import terminal, terminal_fit
+    from reports import terminal, terminal_fit, terminal_time
 
     reading = read_plan(load_plan(plan, overrides or ()), by_dry_run=dry_run)
-    parts = terminal.estimate, terminal_fit.suggestions
-    show(reading.to_document(), lambda: Group(*(part(reading) for part in parts)), as_json)
+    parts = terminal.estimate, terminal_time.outlook, terminal_fit.suggestions
+    show(with_outlook(reading), lambda: Group(*(part(reading) for part in parts)), as_json)
 
 
 @app.command()
