@@ -9,7 +9,7 @@ from estimator.gpus import Gpu, common_gpus
 from estimator.memory import NoFormula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
-from pages.ui import charts, readings, show, time
+from pages.ui import charts, fit, readings, show, time
 from pages.ui.navigation import PROVE, ensure_routed
 from pages.ui.plan_form import METHODS, ask_plan
 from pages.ui.state import carried
@@ -51,6 +51,7 @@ def show_results(method: str, plans: Plans) -> None:
         if sentence := full_states(rows):
             st.markdown(show.plain(sentence))
     show_next(plan)
+    fit.make_it_fit(plan)
     if rows:
         show_details(plan, rows)
     with progress:
