@@ -59,7 +59,8 @@ def _ranged(span: Span, show: Callable[[float], str]) -> str:
 
 
 def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits: the range is wider than what a fourth would say."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _hours(value: float) -> str:
@@ -94,10 +95,10 @@ def gpu_rows(peaks: OtherPeaks) -> Rows:
     """Return what each use of the GPU allocates at its peak; the largest is marked."""
     rows = []
     for use, size in peaks.gpu_bytes.items():
-        mark = " (largest)" if use == peaks.largest else ""
-        rows.append((_USES[use], gib(size) + mark))
+        mark = "largest: " if use == peaks.largest else ""
+        rows.append((_USES[use], mark + gib(size)))
     if peaks.kv_cache_bytes is not None:
-        rows.append(("of generating: keys and values", gib(peaks.kv_cache_bytes)))
+        rows.append(("of generating text: keys and values", gib(peaks.kv_cache_bytes)))
     return rows
 
 

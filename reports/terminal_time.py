@@ -28,12 +28,13 @@ def time(found: Throughput) -> RenderableType:
 
 
 def peaks(found: OtherPeaks) -> RenderableType:
-    """Show the GPU's peaks on the left, main memory and disk on the right."""
+    """Show the peak of each use of the GPU, then main memory and disk."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("peak on the GPU", "", "beside it", ""):
-        table.add_column(heading, justify="left" if heading else "right")
-    left, right = gpu_rows(found), other_rows(found)
-    for index in range(max(len(left), len(right))):
-        pair = [rows[index] if index < len(rows) else ("", "") for rows in (left, right)]
-        table.add_row(*pair[0], *pair[1])
+    table.add_column("peaks on the GPU")
+    table.add_column("allocated", justify="right")
+    for name, size in gpu_rows(found):
+        table.add_row(name, size)
+    table.add_section()
+    for name, size in other_rows(found):
+        table.add_row(name, size)
     return table

@@ -1,14 +1,21 @@
 """Time: the arithmetic is the textbook's, and published steps lie in the range."""
 
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from commands.readings import with_outlook
+from estimator.memory import read_formula
 from estimator.plan import FineTunePlan, parse_plan
-from estimator.throughput import Throughput, read_throughput
+from estimator.throughput import COVERAGE, Throughput, read_throughput
+from reports.terminal_time import outlook
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "bench" / "published"
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -120,20 +127,48 @@ def test_a_model_whose_layers_are_not_described_goes_by_its_active_parameters() 
     assert any("parameters that one token uses" in text for text in time.assumptions)
 
 
-def test_published_steps_lie_in_the_range() -> None:
-    inside, likely_error = 0, []
-    rows = [json.loads(line) for line in (PUBLISHED / "runs.jsonl").read_text().splitlines()]
-    for row in rows:
-        document = row["plan"] | {"model": str(PUBLISHED / "models" / row["plan"]["model"])}
-        step = parse_plan(document)
-        measured = row.get("step_seconds") or step.tokens_per_micro_batch / row["tokens_per_second"]
+def published_steps(folder: Path) -> Iterator[tuple[FineTunePlan, float]]:
+    """Yield every published step and its seconds."""
+    for row in lines(PUBLISHED / "runs.jsonl"):
+        step = parse_plan(row["plan"] | {"model": str(PUBLISHED / "models" / row["plan"]["model"])})
+        seconds = row.get("step_seconds")
+        yield step, seconds or step.tokens_per_micro_batch / row["tokens_per_second"]
+    for row in lines(PUBLISHED / "step_seconds.jsonl"):
+        config = folder / row["id"] / "config.json"
+        config.parent.mkdir()
+        config.write_text(json.dumps(row["config"]))
+        yield parse_plan(row["plan"] | {"model": str(config)}), row["step_seconds"]
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_published_steps_lie_in_the_range(tmp_path: Path) -> None:
+    inside, errors = 0, list[float]()
+    for step, measured in published_steps(tmp_path):
         span = read_throughput(step).step_seconds
         assert span is not None
         inside += span.low <= measured <= span.high
-        likely_error.append(abs(measured / span.likely - 1))
-    assert len(rows) == 26
-    assert inside >= 25
-    assert sorted(likely_error)[13] < 0.2  # the median
+        errors.append(abs(measured / span.likely - 1))
+    assert len(errors) == 44
+    assert sorted(errors)[22] < 0.2  # the median
+    assert "of 44 steps" in COVERAGE
+    assert f"{inside} lie in the range" in COVERAGE
+
+
+def test_the_terminal_shows_it_in_80_columns() -> None:
+    reading = read_formula(plan(method="qlora", data={"num_examples": 5000}))
+    document = with_outlook(reading)
+    assert document["time"]["step_seconds"]["likely"] > 0
+    assert document["other_peaks"]["largest"] == "training"
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(outlook(reading))
+    text = shown.getvalue()
+    assert "Time on A100 80GB SXM: about" in text
+    assert "938 steps take" in text
+    assert "an evaluation batch" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_it_needs_no_torch() -> None:
