@@ -22,6 +22,7 @@ class DecoderLayer:
         self.form = structure.form
         self.tape = tape
         self.linears = linears
+        self.mask: Value | None = None
 
     def write(self, stream: Value, trains: bool) -> Value:
         """Write a layer from its input to its output."""
@@ -58,7 +59,7 @@ class DecoderLayer:
         states = self.linears.linear(value, names[2], "key", trains=trains)
         del value
         query, key = self._rotary(query), self._rotary(key)
-        output = attend(self.tape, self.structure, query, key, states)
+        output = attend(self.tape, self.structure, query, key, states, self.mask)
         del query, key, states
         return self.linears.linear(output, self.form.attention_out, "hidden", trains=trains)
 

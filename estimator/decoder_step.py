@@ -13,9 +13,11 @@ from estimator.byte_account import Amounts, Storage, difference, plus, times
 from estimator.decoder_layer import DecoderLayer
 from estimator.structure import Structure
 from estimator.tape import Leaf, Tape, Value
+from estimator.tape_attention import mask_before
 from estimator.tape_linears import Linears
 
 _IDS = (("tokens",), 8)
+_BATCH = ("ids", "labels", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ class DecoderStep:
     def moments(self) -> StepMoments:
         """Return the moments of forward and backward, without what lives through both."""
         tape, account = self.tape, self.tape.account
-        batch = [Storage(account, _IDS, "activations") for _ in ("ids", "labels")]
+        batch = [Storage(account, _IDS, "activations") for _ in _BATCH[: 2 + self.structure.masked]]
         uses = 2 if self.structure.tied else 1
         table = self.linears.weight(("vocab", "hidden"), trains=self.trains_all, uses=uses)
         embedded = stream = self._embed(table)
         angle = (("seq", "head_dim"), self.structure.stream_itemsize)  # the same in every row
         rotary = [Storage(account, angle) for _ in ("cos", "sin")]
+        mask = self.layer.mask = mask_before(tape, self.structure)
         forward: list[Amounts] = []
         groups: list[_Group] = []
         repeated: Amounts = {}
@@ -74,6 +77,8 @@ class DecoderStep:
         end = len(tape.nodes)
         stream = self.layer.norm(stream, self.trains_all)
         del embedded
+        if not self.structure.checkpointing:  # else the layers to be run again hold it
+            mask = self.layer.mask = None
         logits, loss = self._head(stream, table)
         forward += [plus(moment, repeated) for moment in account.cut()]
         self.linears.copies.clear()
@@ -84,7 +89,7 @@ class DecoderStep:
             loss.node.receive(Storage(account, ((), 4)))
         del loss
         backward = self._backward(groups, end)
-        del outputs, batch, rotary
+        del outputs, batch, rotary, mask
         return StepMoments(forward, backward)
 
     def _backward(self, groups: list[_Group], end: int) -> list[Amounts]:

@@ -28,6 +28,7 @@ class LayerForm:
         embedding_scale: Whether the embeddings' output is multiplied by a number.
         residual_scale: Whether each block's output is.
         logits_scale: Whether the logits are.
+        capped_scores: Whether attention's scores go through a tanh.
     """
 
     norm: Literal["rms", "rms_weighted", "rms_plus_one", "layer"] = "rms"
@@ -45,6 +46,7 @@ class LayerForm:
     embedding_scale: bool = False
     residual_scale: bool = False
     logits_scale: bool = False
+    capped_scores: bool = False
 
 
 @cache

@@ -16,7 +16,7 @@ from estimator.plan import FineTunePlan
 from estimator.refusals import kernel_on, kernel_refusal, refusals
 from estimator.states import read_states
 from estimator.step_forms import Parts, step_forms
-from estimator.structure import dimensions, structure_of
+from estimator.structure import dimensions, largest_efficient_head, structure_of
 
 _MAX_ARCHITECTURES = 256
 
@@ -89,7 +89,7 @@ def read_formula(
     fits, left_out = [], []
     there: dict[int, MemoryEstimate] = {}  # by what the step needs on a GPU
     for gpu in wanted.values():
-        if kernel_refusal(reading.kernel(gpu), architecture):
+        if kernel_refusal(reading.kernel(gpu)):
             left_out.append(gpu)
             continue
         peak_bytes = reading.peak_bytes(gpu)
@@ -120,12 +120,13 @@ class _Reading:
     def __init__(self, plan: FineTunePlan, architecture: Architecture, device: Device) -> None:
         self.plan = plan
         self.architecture = architecture
+        self.head_dim = architecture.head_dim
         self.on_cuda = device == "cuda"
         self.block = block if self.on_cuda else exact
         self.states = read_states(plan, architecture, on_cuda=self.on_cuda)
         self.dims = dimensions(plan, architecture)
         self._kernels: dict[str, str | None] = {}
-        self._by_kernel: dict[str | None, dict[Phase, Parts]] = {}
+        self._by_structure: dict[tuple[str | None, bool], dict[Phase, Parts]] = {}
 
     def kernel(self, gpu: Gpu) -> str | None:
         """Return the attention kernel that the step takes on a GPU."""
@@ -153,13 +154,14 @@ class _Reading:
 
     def _without_workspaces(self, gpu: Gpu) -> dict[Phase, Parts]:
         kernel = self.kernel(gpu)
-        if kernel not in self._by_kernel:
-            self._by_kernel[kernel] = self._with_kernel(kernel)
-        return self._by_kernel[kernel]
+        key = kernel, kernel == "efficient" and largest_efficient_head(gpu) < self.head_dim
+        if key not in self._by_structure:
+            self._by_structure[key] = self._with_kernel(kernel, gpu)
+        return self._by_structure[key]
 
-    def _with_kernel(self, kernel: str | None) -> dict[Phase, Parts]:
+    def _with_kernel(self, kernel: str | None, gpu: Gpu) -> dict[Phase, Parts]:
         states = self.states
-        forms = step_forms(structure_of(self.plan, self.architecture, kernel or ""))
+        forms = step_forms(structure_of(self.plan, self.architecture, kernel or "", gpu))
         loaded: Parts = {
             "weights": states.weights,
             "quantization_state": states.quantization_state,
@@ -188,7 +190,7 @@ def _about_gpus(
 ) -> Iterator[str]:
     if left_out:
         names = ", ".join(gpu.name for gpu in left_out)
-        why = kernel_refusal(kernel_on(plan, left_out[0], architecture), architecture)
+        why = kernel_refusal(kernel_on(plan, left_out[0], architecture))
         yield f"Not judged on {names}: {why}"
     names = {plan.gpu_spec.name, *(gpu.name for gpu in left_out)}
     others = [gpu for gpu in gpus if gpu.name not in names]

@@ -18,17 +18,10 @@ def kernel_on(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str |
     return plan_attention(plan, gpu, head_dim=architecture.head_dim, is_grouped=grouped)
 
 
-def kernel_refusal(kernel: str | None, architecture: Architecture) -> str | None:
+def kernel_refusal(kernel: str | None) -> str | None:
     """Return why the formula does not hold with an attention kernel, None where it does."""
-    grouped = architecture.num_key_value_heads < architecture.num_attention_heads
     if kernel is None:
         return f"there is no flash attention before compute capability {FLASH_CAPABILITY}."
-    if kernel == "math":
-        return (
-            "attention falls to PyTorch's math kernel there, which the formula does not describe."
-        )
-    if kernel == "efficient" and grouped:
-        return "the formula does not describe memory-efficient attention with expanded key heads."
     return None
 
 
@@ -43,12 +36,8 @@ def refusals(
         yield f"The formula is for one GPU; {plan.parallel.strategy} spreads the step over several."
     if plan.loss != "default":
         yield f"The formula describes the default loss, not the {plan.loss} one."
-    if plan.padded:
-        yield "The formula describes batches without an attention mask."
-    if plan.attention == "eager":
-        yield "The formula describes flash and memory-efficient attention, not eager attention."
     gpu = plan.gpu_spec
-    reason = kernel_refusal(kernel_on(plan, gpu, architecture), architecture)
+    reason = kernel_refusal(kernel_on(plan, gpu, architecture))
     if reason:
         yield f"On {gpu.name} with these dtypes {reason}"
 
@@ -72,10 +61,16 @@ def _model_refusals(
 def _method_refusals(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:
     if plan.method not in ("full", "last_layers", "lora", "qlora"):
         yield f"The formula describes full, last_layers, lora and qlora, not {plan.method}."
-    if plan.quantization == "int8":
-        yield "The formula describes 4-bit weights, not LLM.int8()."
+    if plan.adapter.modules_to_save:
+        yield "The formula describes an adapter alone, not modules trained whole beside it."
+    if plan.gradient_checkpointing and plan.checkpointing_reentrant:
+        yield "The formula describes non-reentrant checkpointing."
     if plan.adapter.use_dora:
         yield "The formula describes plain LoRA, not DoRA."
+    if plan.adapter.modules_to_save:
+        yield "The formula describes adapters alone, not modules trained whole beside them."
+    if plan.gradient_checkpointing and plan.checkpointing_reentrant:
+        yield "The formula describes checkpointing that is not reentrant."
     targets = plan.adapter.target_modules
     known = {linear.name.rpartition(".")[2] for linear in architecture.linears}
     if plan.uses_adapter and targets != "all-linear" and not set(targets) <= known:
@@ -90,5 +85,3 @@ def _precision_refusals(plan: FineTunePlan) -> Iterator[str]:
     dtypes |= {plan.adapter.dtype} if plan.uses_adapter else set()
     if {"bf16", "fp16"} <= dtypes:
         yield "Two 16-bit formats in one step make copies that the formula does not describe."
-
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from estimator.architecture import Architecture
+from estimator.gpu_facts import capability
+from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm, layer_form
 from estimator.plan import BYTES_PER_VALUE, FineTunePlan
 
@@ -12,6 +14,9 @@ Dimensions = dict[str, float]
 
 _FLASH_ROWS = 128  # flash attention's backward pads the sequence to a multiple of this,
 _FLASH_HEAD = 32  # and a head to a multiple of this
+_MASK_ROW = 8  # the efficient kernel reads masks whose rows are a multiple of this,
+_EFFICIENT_BLOCK = 64  # works on blocks of so many queries, keys and values of a head,
+_SPLIT_BLOCKS = 200  # and splits keys into so many parts at most, over batch and heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Structure:
         keep_outputs: Whether the logits stay alive through backward.
         kernel: flash, efficient, math or eager.
         masked: Whether a mask is passed.
+        batched: Whether there is more than one example, where the kernel cares.
+        splits_keys: Whether the efficient kernel's backward sums dk and dv in a workspace.
     """
 
     form: LayerForm
@@ -61,10 +68,14 @@ class Structure:
     keep_outputs: bool
     kernel: str
     masked: bool
+    batched: bool
+    splits_keys: bool
 
 
-def structure_of(plan: FineTunePlan, architecture: Architecture, kernel: str) -> Structure:
-    """Return the structure of a plan's step where attention takes ``kernel``."""
+def structure_of(
+    plan: FineTunePlan, architecture: Architecture, kernel: str, gpu: Gpu
+) -> Structure:
+    """Return the structure of a plan's step where attention takes ``kernel`` on ``gpu``."""
     weight_itemsize = BYTES_PER_VALUE[plan.weights_dtype]
     names = {linear.name.rpartition(".")[2]: linear for linear in architecture.linears}
     targets = plan.adapter.target_modules
@@ -93,6 +104,8 @@ def structure_of(plan: FineTunePlan, architecture: Architecture, kernel: str) ->
         keep_outputs=plan.keep_outputs,
         kernel=kernel,
         masked=plan.padded,
+        batched=kernel in ("eager", "math") and plan.micro_batch_size > 1,
+        splits_keys=kernel == "efficient" and architecture.head_dim > largest_efficient_head(gpu),
     )
 
 
@@ -104,6 +117,8 @@ def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
     """
     heads, head_dim = architecture.num_attention_heads, architecture.head_dim
     key_heads = architecture.num_key_value_heads
+    blocks = -(-plan.seq_len // _EFFICIENT_BLOCK)
+    parts = _SPLIT_BLOCKS // (plan.micro_batch_size * heads)
     sizes: Dimensions = {
         "batch": plan.micro_batch_size,
         "seq": plan.seq_len,
@@ -121,10 +136,26 @@ def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
         "per_block": 1 / 64,  # of a 4-bit weight, the elements that share a scale
         "padded_seq": -(-plan.seq_len // _FLASH_ROWS) * _FLASH_ROWS,
         "padded_head": -(-head_dim // _FLASH_HEAD) * _FLASH_HEAD,
+        "mask_row": -(-plan.seq_len // _MASK_ROW) * _MASK_ROW,
+        "efficient_seq": blocks * _EFFICIENT_BLOCK,
+        "efficient_head": -(-head_dim // _EFFICIENT_BLOCK) * _EFFICIENT_BLOCK,
+        "split_rows": max(1, min(blocks, parts)) * _EFFICIENT_BLOCK,
     }
     for index, (_, count) in enumerate(_groups(plan, architecture)):
         sizes[f"repeats{index}"] = max(count - 2, 0)
     return sizes
+
+
+def largest_efficient_head(gpu: Gpu) -> int:
+    """Return the largest head with which the efficient kernel's backward needs no workspace.
+
+    Source: ``mem_eff_attention/kernels/cutlassB.h``, torch 2.13: 128 wants more shared memory
+    than Turing and the consumer generations have.
+    """
+    generation = capability(gpu)
+    if generation in (8.6, 8.9):
+        return 96
+    return 64 if generation < 8.0 or generation >= 12.0 else 128
 
 
 def _groups(plan: FineTunePlan, architecture: Architecture) -> list[tuple[bool, int]]:

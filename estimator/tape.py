@@ -21,7 +21,7 @@ class Node:
     is there where what it kept has to be computed again first.
     """
 
-    __slots__ = ("checkpoint", "extra", "grad", "passes", "saved", "targets")
+    __slots__ = ("checkpoint", "extra", "grad", "owned", "passes", "saved", "targets")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Node:
             (one.node, one.size, one.kind) for one in inputs if one.node is not None
         ]
         self.saved = saved
+        self.owned: list[Storage | None] = []
         self.checkpoint: _Checkpoint | None = None
         self.extra = extra
         self.passes = passes
@@ -58,6 +59,7 @@ class Node:
         scratch = [Storage(tape.account, size) for size in self.extra]
         made = [(node, Storage(tape.account, size, kind)) for node, size, kind in self.targets]
         self.saved.clear()
+        self.owned.clear()
         del scratch, grad
         while made:
             node, storage = made.pop(0)
@@ -160,6 +162,7 @@ class Tape:
         *,
         saves: tuple[Value, ...] = (),
         holds: tuple[Value, ...] = (),
+        owns: tuple[Value, ...] = (),
         saves_result: bool = False,
         keeps: tuple[Size, ...] = (),
         component: Component = "temporaries",
@@ -175,6 +178,7 @@ class Tape:
             itemsize: Bytes of one of its elements.
             saves: Values that backward wants: from here on they are activations.
             holds: The same, but they stay what they are (16-bit copies of weights).
+            owns: Values that the operation keeps itself, whether or not it is checkpointed.
             saves_result: Whether backward wants the result.
             keeps: Further results that only backward wants (a mask, row sums).
             component: What the result is.
@@ -193,6 +197,10 @@ class Tape:
             return result
         result.node = node
         self.nodes.append(node)
+        for value in owns:
+            node.owned.append(value.storage)
+            if value.storage:
+                self._relabel(value.storage)
         wants = bool(saves or holds or saves_result or keeps)
         if self._checkpoint is not None:
             self._checkpoint.nodes.append(node)

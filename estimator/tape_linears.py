@@ -110,7 +110,20 @@ class Linears:
         return tape.cast(result, itemsize)
 
     def _in_8_bits(self, value: Value, out: str) -> Value:
-        raise NotImplementedError
+        """bitsandbytes' LLM.int8(): the input in 8 bits, and the weight made whole in backward.
+
+        The function keeps its input by itself, so checkpointing does not free it.
+        """
+        shape, itemsize = value.shape, value.itemsize
+        in_8_bits = ((shape, 1), (shape[:-1], 4))
+        return self.tape.op(
+            (value,),
+            (*shape[:-1], out),
+            itemsize,
+            owns=(value,) if value.node else (),
+            needs=in_8_bits,
+            backward_needs=(((shape[-1], out), itemsize),),
+        )
 
     def _with_lora(self, value: Value, name: str, out: str) -> Value:
         """LoRA beside a frozen linear: base + B(A(dropout(x))) * scale."""
