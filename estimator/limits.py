@@ -21,25 +21,26 @@ _STEPS_AND_LIMITS: dict[Size, tuple[int, int]] = {
 """In what steps a size is searched, and the largest that a plan can have."""
 
 _FORMULA_READINGS = 100
-_DRY_RUNS = 5
-"""How many readings one search may take: enough for the formula to end at its answer."""
+_DRY_RUNS = 4
+"""How many readings one search may take, beside the plan's own; the formula's always suffice."""
 
 
 class Limit(Record):
     """How far one size of a plan can grow on a GPU, everything else as it is.
 
     ``value`` fits with room to spare (``fits`` is yes) or, where nothing does, only just (tight);
-    None where nothing fits. ``is_exact``: the next larger one was read too, and does not fit as
-    well. ``fits`` and ``basis`` are None where nothing could be read.
+    None where nothing fits. ``too_large`` is the smallest that was read and does not; ``is_exact``
+    says that none lies between the two. ``fits`` and ``basis`` are None where nothing was read.
     """
 
     value: int | None
+    too_large: int | None
     fits: Fits | None
     basis: Basis | None
     is_exact: bool
 
 
-NOT_READ = Limit(value=None, fits=None, basis=None, is_exact=False)
+NOT_READ = Limit(value=None, too_large=None, fits=None, basis=None, is_exact=False)
 
 
 def find_limit(
@@ -82,11 +83,16 @@ def find_limit(
             expected_bytes=(lambda number, fits=fits: needs(reader.formula, number, fits))
             if by_dry_run and formula
             else None,
-            max_readings=_DRY_RUNS if by_dry_run else _FORMULA_READINGS,
+            max_readings=1 + _DRY_RUNS if by_dry_run else _FORMULA_READINGS,
         )
         if found.value is not None:
-            value = found.value * step
-            return Limit(value=value, fits=fits, basis=basis, is_exact=found.is_exact)
+            return Limit(
+                value=found.value * step,
+                too_large=found.too_large * step if found.too_large else None,
+                fits=fits,
+                basis=basis,
+                is_exact=found.is_exact,
+            )
         if not found.is_exact:  # not even 1 was reached
             return NOT_READ
-    return Limit(value=None, fits="no", basis=basis, is_exact=True)
+    return Limit(value=None, too_large=step, fits="no", basis=basis, is_exact=True)

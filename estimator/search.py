@@ -9,6 +9,10 @@ from math import sqrt
 SCARCE = 10
 """With fewer readings than this none is spent on halving the bracket."""
 
+MISSES_TO_START = 10
+"""A dear reading that does not fit makes the next one a tenth more careful: what an allocator
+reserves jumps by some percent from one size to the next, and few readings are left."""
+
 
 @dataclass(frozen=True, slots=True)
 class Largest:
@@ -16,10 +20,12 @@ class Largest:
 
     Attributes:
         value: The largest number seen to fit; None where not even 1 was.
-        is_exact: Whether the next number was read and does not fit, or is past the limit.
+        too_large: The smallest number seen not to fit; None where none was.
+        is_exact: Whether there is none between the two that was not read.
     """
 
     value: int | None
+    too_large: int | None
     is_exact: bool
 
 
@@ -36,8 +42,8 @@ def largest_that_fits(
 
     Memory grows with batch in a straight line, with length in one that may bend (attention that
     keeps its scores grows with the square): the next number to read is where the curve through
-    the last readings meets the capacity. Every fourth one halves the bracket, for needs that
-    have corners. The need must not fall as the number grows.
+    the last readings meets the capacity. Where that takes long, as at a corner of the need, every
+    second one halves the bracket. The need must not fall as the number grows.
 
     Args:
         need_bytes: The need of a number; None where it cannot be read, which counts as too much.
@@ -50,25 +56,29 @@ def largest_that_fits(
     """
     known: dict[int, int] = {}
     low, high, high_is_read = 0, most + 1, True
+    misses = 0
     halves = max_readings > SCARCE and expected_bytes is None
     for turn in range(max_readings):
         if high - low <= 1:
             break
-        if expected_bytes:
+        if expected_bytes and known:
             at = _expected(expected_bytes, known, capacity_bytes, most) or low + 1
+            at -= (at - low) * misses // MISSES_TO_START
         else:
             at = _crossing(known, capacity_bytes, first)
-        if halves and turn % 4 == 3 and low > 0 and high <= most:
+        if halves and turn > SCARCE / 2 and turn % 2 and low > 0 and high <= most:
             at = (low + high) // 2
         at = min(max(at, low + 1), high - 1)
         need = need_bytes(at)
         if need is not None:
             known[at] = need
         if need is not None and need <= capacity_bytes:
-            low = at
+            low, misses = at, 0
         else:
             high, high_is_read = at, need is not None
-    return Largest(low or None, high - low <= 1 and high_is_read)
+            misses = min(misses + (turn > 0), MISSES_TO_START)
+    too_large = high if high <= most and high_is_read else None
+    return Largest(low or None, too_large, high - low <= 1 and high_is_read)
 
 
 def _expected(
@@ -78,11 +88,9 @@ def _expected(
     most: int,
 ) -> int | None:
     """Return where the cheap guess, scaled to the last reading, meets the capacity."""
-    scale = 1.0
-    if known:
-        at, need = list(known.items())[-1]
-        expected = expected_bytes(at)
-        scale = need / expected if expected else 1.0
+    at, need = list(known.items())[-1]
+    expected = expected_bytes(at)
+    scale = need / expected if expected else 1.0
 
     def scaled(number: int) -> int | None:
         expected = expected_bytes(number)

@@ -99,7 +99,9 @@ def _limit(limit: Limit) -> tuple[str, str]:
     if limit.value is None:
         return "none", ""
     remarks = ["tight"] if limit.fits == "tight" else []
-    remarks += [] if limit.is_exact else ["the largest tried; more was not read"]
+    if not limit.is_exact:
+        more = f"{limit.too_large:,} does not fit" if limit.too_large else "more was not read"
+        remarks.append(f"the largest tried; {more}")
     return f"{limit.value:,}", ", ".join(remarks)
 
 

@@ -91,8 +91,8 @@ def _on_form(keys: Mapping[str, Any]) -> dict[str, Any] | None:
 def _limits(report: FitReport) -> str:
     """Return how far batch and length can grow on the GPU, as a sentence."""
     plan = report.plan
-    batch = _limit(report.micro_batch_limit, "micro-batch")
-    length = _limit(report.seq_len_limit, "sequence", " tokens")
+    batch = _limit(report.micro_batch_limit, "largest micro-batch")
+    length = _limit(report.seq_len_limit, "longest sequence", " tokens")
     trained = report.trained_length
     if report.seq_len_limit.value and trained and report.seq_len_limit.value > trained:
         length += f" (the model was made for {trained:,})"
@@ -104,11 +104,11 @@ def _limits(report: FitReport) -> str:
 
 def _limit(limit: Limit, what: str, unit: str = "") -> str:
     if limit.basis is None:
-        return f"largest {what} {UNKNOWN}"
+        return f"{what} {UNKNOWN}"
     if limit.value is None:
-        return f"no {what} fits"
+        return f"{what} none"
     tight = " (tight)" if limit.fits == "tight" else ""
-    return f"largest {what} {limit.value:,}{unit}{tight}"
+    return f"{what} {limit.value:,}{unit}{tight}"
 
 
 def _stack(report: FitReport) -> None:
