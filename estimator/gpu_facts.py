@@ -9,6 +9,8 @@ _KIB = 2**10
 
 _DEFAULT_CAPABILITY = 8.0
 
+_FLASH_HEAD_DIM = 256
+
 _CUDNN_CAPABILITIES = (9.0, 10.0)
 
 _CONTEXT_BYTES = {
@@ -32,23 +34,36 @@ def cublas_workspace_bytes(gpu: Gpu) -> int:
 
 
 def attention_backend(
-    plan: FineTunePlan, *, gpu: Gpu, float_type: str, head_dim: int, masked: bool, grouped: bool
+    plan: FineTunePlan,
+    *,
+    gpu: Gpu,
+    float_type: str,
+    head_dim: int,
+    masked: bool,
+    grouped: bool,
+    value_head_dim: int | None = None,
+    broadcast: bool = False,
+    dropout: bool = False,
 ) -> str:
     """Return the kernel that PyTorch's scaled_dot_product_attention takes on a GPU.
 
     Source: ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp``, torch 2.13. Flash wants 16
-    bits, no mask, head_dim up to 256 and Ampere or newer; the memory-efficient kernel takes 32
-    bits and masks, but neither fewer key heads than query heads nor bf16 before Ampere; the math
-    path takes anything and keeps every score. Assumption: cuDNN's kernel is not preferred
-    (:func:`cudnn_assumption`).
+    bits, no mask, heads of one size up to 256 and Ampere or newer, and cannot train heads of 193
+    to 224 (with dropout, to 256) on the consumer generations. The memory-efficient kernel takes 32
+    bits, masks and values of another size, but neither fewer key heads than query heads, nor bf16
+    before Ampere, nor heads whose rows are not aligned; the math path takes anything and keeps
+    every score. Assumption: cuDNN's kernel is not preferred (:func:`cudnn_assumption`).
 
     Args:
         plan: Its ``attention`` and ``attention_backend`` can fix the answer.
         gpu: Where it runs.
         float_type: What the queries are stored in.
-        head_dim: Size of one head.
+        head_dim: Size of one head of the queries and keys.
         masked: Whether an attention mask is passed.
         grouped: Whether there are fewer key heads than query heads and they are not expanded.
+        value_head_dim: Size of one head of the values, where it is another.
+        broadcast: Whether the fewer key heads are passed without ``enable_gqa``.
+        dropout: Whether scores are dropped.
 
     Returns:
         flash, efficient or math.
@@ -57,11 +72,31 @@ def attention_backend(
         return "flash"
     if plan.attention_backend != "auto":
         return plan.attention_backend
-    if float_type != "fp32" and not masked and head_dim <= 256 and has_flash(gpu):
+    heads = (head_dim, value_head_dim or head_dim)
+    is_flash = float_type != "fp32" and not masked and _flash_takes(heads, dropout, gpu)
+    if is_flash and not broadcast:
         return "flash"
-    if float_type == "bf16" and not has_flash(gpu):
+    if grouped or (float_type == "bf16" and not has_flash(gpu)):
         return "math"
-    return "math" if grouped else "efficient"
+    alignment = _alignment(float_type, gpu)
+    return "math" if any(size % alignment for size in heads) else "efficient"
+
+
+def _flash_takes(heads: tuple[int, int], dropout: bool, gpu: Gpu) -> bool:
+    """Source: ``check_head_dim_size_flash`` and the constraint on 8.6, 8.9 and 12.x."""
+    head_dim, value_head_dim = heads
+    if head_dim != value_head_dim or head_dim > _FLASH_HEAD_DIM or not has_flash(gpu):
+        return False
+    if not 8.6 <= capability(gpu) <= 8.9 and not 12.0 <= capability(gpu) <= 12.1:
+        return True
+    return head_dim <= 192 or (head_dim > 224 and not dropout)
+
+
+def _alignment(float_type: str, gpu: Gpu) -> int:
+    """Source: ``minimum_gemm_alignment``, in values of one head."""
+    if float_type != "fp32":
+        return 8 if capability(gpu) >= 7.0 else 1
+    return 4 if capability(gpu) >= 8.0 else 1
 
 
 def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: bool) -> str | None:
@@ -112,6 +147,15 @@ def cudnn_assumption(attention: str | None, gpu: Gpu) -> str | None:
 
 def has_flash(gpu: Gpu) -> bool:
     """Return whether there are flash attention kernels for a GPU: Ampere or newer."""
+    return capability(gpu) >= FLASH_CAPABILITY
+
+
+def has_grouped_mm(gpu: Gpu) -> bool:
+    """Return whether PyTorch multiplies groups of rows by their own matrices on a GPU.
+
+    Source: ``_can_use_grouped_mm`` in ``transformers/integrations/moe.py`` 5.23: Ampere or newer;
+    before it transformers loops over the experts.
+    """
     return capability(gpu) >= FLASH_CAPABILITY
 
 

@@ -36,6 +36,7 @@ from trainer.skeleton import (
     num_parameters,
     pack_on_meta,
     transformers_config,
+    unquantised_sentence,
 )
 from trainer.step import Batch
 from trainer.weights import to_fake
@@ -88,11 +89,16 @@ def dry_run(
                 on_phase=workspaces.enter if on_cuda else lambda _: None,
             ):
                 pass
+    if on_cuda:
+        semantics.verify(model, 1 + plan.micro_steps_taken)
     on_progress("replaying the allocator")
     counts = ParameterCounts(
         total=num_base, trainable=sum(parameter.numel() for parameter in training.parameters)
     )
-    assumptions = tuple(_assumptions(plan, facts.config, device, semantics))
+    assumptions = (
+        *_assumptions(plan, facts.config, device, semantics),
+        *filter(None, [unquantised_sentence(model, plan)]),
+    )
     return _estimate(plan, recorder, counts, device, assumptions, started)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from trainer.untyped import bnb, transformers
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _LEARNED_POSITIONS = ("gpt2", "opt")  # past the last one there is nothing to look up
+_STATE_SPACES = ("nemotron_h", "falcon_h1", "mamba", "mamba2", "falcon_mamba")  # peft's list
+_BILLION = 10**9
+_FUSED_DIMENSIONS = 3  # experts x rows x columns
 _BLOCKSIZE = 64  # weights that share one 4-bit scale (bitsandbytes' default)
 _NESTED_BLOCKSIZE = 256  # scales that share one second-level scale
 
@@ -81,8 +85,8 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         what = "its checkpoint is already quantised, and would be read as if it were not"
         fix = "name the unquantised model, and set method: qlora"
         raise InputError(Problem(name, what, fix=fix))
-    longest = getattr(config, "n_positions", None) or config.max_position_embeddings
-    if config.model_type in _LEARNED_POSITIONS and plan.seq_len > longest:
+    longest = config.max_position_embeddings if config.model_type in _LEARNED_POSITIONS else None
+    if longest is not None and plan.seq_len > longest:
         what = f"{plan.seq_len} is more than the {longest} positions that {name} has learned"
         raise InputError(Problem("seq_len", what, f"1 to {longest}", f"set seq_len: {longest}"))
     try:
@@ -97,6 +101,7 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         fix = "use another attention, or a causal language model"
         raise InputError(Problem(name, what, fix=fix)) from error
     model.tie_weights()  # skipped initialisation also skips tying
+    _refuse_layers_that_peft_breaks(model, plan)
     quantization = quantization_config(plan)
     if quantization is not None:
         skipped = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
@@ -104,6 +109,24 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         bits = 8 if plan.quantization == "int8" else 4
         setattr(model, f"is_loaded_in_{bits}bit", True)  # what peft asks
     return model
+
+
+def _refuse_layers_that_peft_breaks(model: Any, plan: FineTunePlan) -> None:
+    """``all-linear`` would also wrap layers that only look linear, and fail or be refused later."""
+    if plan.method not in ("lora", "qlora") or plan.adapter.target_modules != "all-linear":
+        return
+    linear = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    odd = {
+        name.rpartition(".")[2]
+        for name, module in linear.items()
+        if type(module).__name__.endswith("Router")  # returns two values: LoRA expects one
+        or (model.config.model_type in _STATE_SPACES and name.endswith("out_proj"))
+    }
+    if odd:
+        fitting = {name.rpartition(".")[2] for name in linear} - odd - {"lm_head"}
+        what = f"all-linear would put LoRA on {', '.join(sorted(odd))}, on which peft cannot"
+        fix = f"set adapter.target_modules: [{', '.join(sorted(fitting))}]"
+        raise InputError(Problem("adapter.target_modules", what, fix=fix))
 
 
 def quantized_linears(model: torch.nn.Module) -> list[Any]:
@@ -119,6 +142,51 @@ def num_parameters(model: torch.nn.Module) -> int:
         state = getattr(parameter, "quant_state", None)
         total += state.shape.numel() if state is not None else parameter.numel()
     return total
+
+
+def unquantised_sentence(model: torch.nn.Module, plan: FineTunePlan) -> str | None:
+    """Return how much of a model stays as it was where the plan quantises, None where it does not.
+
+    Args:
+        model: Ready to train; what is trained is not counted.
+        plan: Whether and how the frozen weights are quantised.
+    """
+    if not plan.is_quantized:
+        return None
+    kinds: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not parameter.requires_grad:
+            kinds[_kind_of(name, parameter)] += parameter.numel()
+    total = sum(kinds.values())
+    stored = (
+        "32 bits, as k-bit preparation makes them" if plan.prepares_kbit else plan.weights_dtype
+    )
+    if not quantized_linears(model):
+        return (
+            "Nothing of this model is quantised, for it has no layer that bitsandbytes replaces: "
+            f"{_count(total)} parameters stay in {stored}."
+        )
+    large = [f"{kind} {_count(size)}" for kind, size in kinds.most_common() if size > total // 100]
+    return (
+        f"{_count(total)} parameters are not quantised and stay in {stored} ({', '.join(large)}): "
+        "bitsandbytes replaces plain linear layers alone."
+    )
+
+
+def _count(parameters: int) -> str:
+    if parameters < _BILLION:
+        return f"{parameters / 10**6:,.1f} M"
+    return f"{parameters / _BILLION:,.2f} B"
+
+
+def _kind_of(name: str, parameter: torch.Tensor) -> str:
+    if parameter.dim() == _FUSED_DIMENSIONS and "conv" not in name:
+        return "fused experts"
+    if "lm_head" in name or "embed_out" in name:
+        return "lm_head"
+    if "embed" in name or ".wte." in name or ".wpe." in name:
+        return "embeddings"
+    return "norms, biases and the rest"
 
 
 def pack_on_meta(model: torch.nn.Module, plan: FineTunePlan) -> None:
