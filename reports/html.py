@@ -127,7 +127,14 @@ def _assumptions(report: Report) -> list[tuple[str, list[str]]]:
             said.setdefault(text, [])
             if name not in said[text]:
                 said[text].append(name)
-    return list(said.items())
+    return [*said.items(), *_outlook_assumptions(report)]
+
+
+def _outlook_assumptions(report: Report) -> list[tuple[str, list[str]]]:
+    """What the times and the other peaks assume, for whatever method."""
+    times = dict.fromkeys(text for time in report.times for text in time.assumptions)
+    peaks = dict.fromkeys(text for one in report.other_peaks for text in outlook.peak_notes(one))
+    return [*((text, ["time"]) for text in times), *((text, ["other peaks"]) for text in peaks)]
 
 
 def _readings(probe: Any) -> list[MemoryEstimate]:

@@ -47,7 +47,7 @@ def time_sentence(time: Throughput) -> str:
         f"{_ranged(time.step_seconds, duration)} a step"
     )
     if time.hours is None:
-        return sentence + "; for the whole run set data.num_examples."
+        return f"{sentence}. The whole run's time needs data.num_examples in the plan."
     return (
         f"{sentence}; {time.num_steps:,} steps take {_ranged(time.hours, _hours)}, loading and "
         "evaluation aside."
@@ -64,16 +64,30 @@ def _rate(value: float) -> str:
 
 
 def _hours(value: float) -> str:
-    return duration(value * 3600)
+    """Two digits, in the unit that people would plan in."""
+    if value * 60 < 2:
+        return duration(value * 3600)
+    if value * 60 < 100:
+        return f"{value * 60:.0f} min"
+    return f"{value:,.1f} h" if value < 48 else f"{value / 24:,.1f} days"
+
+
+def arithmetic(time: Throughput) -> dict[str, dict[str, int]]:
+    """Return the floating-point operations of one step: a row for each part, a column a pass."""
+    found: dict[str, dict[str, int]] = {}
+    for name, flops in time.flops_per_step.items():
+        part, _, when = name.partition("_")
+        found.setdefault(_PARTS[part], {})[when] = flops
+    return found
 
 
 def arithmetic_rows(time: Throughput) -> Rows:
-    """Return the floating-point operations of one step, by part and pass, and their sum."""
-    rows = []
-    for name, flops in time.flops_per_step.items():
-        part, _, when = name.partition("_")
-        rows.append((f"{_PARTS[part]}, {when}", tera(flops)))
-    return [*rows, ("one step", tera(time.total_flops_per_step))]
+    """Return the floating-point operations of one step by pass, and their sum."""
+    parts = arithmetic(time).values()
+    passes = ("forward", "recompute", "backward")
+    sums = [(when, sum(part.get(when, 0) for part in parts)) for when in passes]
+    rows = [(f"matrix products, {when}", tera(flops)) for when, flops in sums]
+    return [*rows, ("matrix products, one step", tera(time.total_flops_per_step))]
 
 
 def columns(found: Sequence[Any], rows: Callable[[Any], Rows]) -> list[Column]:
@@ -88,7 +102,7 @@ def tera(flops: int | None) -> str:
     if flops is None:
         return UNKNOWN
     value = flops / 1e12
-    return f"{value:,.0f} TFLOP" if value >= 100 else f"{value:.3g} TFLOP"
+    return f"{value:,.0f} TFLOP" if value >= 100 else f"{value:.3g} TFLOP" if value else "0"
 
 
 def gpu_rows(peaks: OtherPeaks) -> Rows:

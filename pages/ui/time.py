@@ -11,10 +11,11 @@ from estimator.throughput import Throughput, read_throughput
 from pages.ui import charts, show
 from reports.outlook import (
     Rows,
-    arithmetic_rows,
+    arithmetic,
     gpu_rows,
     other_rows,
     peak_notes,
+    tera,
     time_sentence,
 )
 
@@ -28,7 +29,8 @@ def time_details(estimate: MemoryEstimate) -> None:
     """Show what the time is made of, by which formula, and from which sources."""
     found: Throughput = read_throughput(estimate.plan)
     st.markdown(show.plain(time_sentence(found)))
-    _table("matrix products", arithmetic_rows(found), "Arithmetic of one step by part")
+    if found.total_flops_per_step:
+        _arithmetic_table(found)
     st.markdown(f"`{found.formula}`")
     st.markdown(_bullets([*found.sources, *found.assumptions]))
 
@@ -56,6 +58,15 @@ def timeline(estimate: MemoryEstimate) -> None:
         alt=f"Allocated memory over one step by component, {show.reading_name(estimate)}.",
     )
     st.caption("From left to right: tensors made and freed, in their order. It is not time.")
+
+
+def _arithmetic_table(found: Throughput) -> None:
+    parts = arithmetic(found)
+    passes = ("forward", "recompute", "backward")
+    rows = [[tera(part.get(when, 0)) for when in passes] for part in parts.values()]
+    table = pd.DataFrame(rows, list(parts), list(passes))
+    st.table(table, border="horizontal", alt="Matrix products of one step by part and pass")
+    st.caption(f"Together {tera(found.total_flops_per_step)} a step, in matrix products.")
 
 
 def _table(heading: str, rows: Rows, alt: str) -> None:
