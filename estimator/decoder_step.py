@@ -63,13 +63,15 @@ class DecoderStep:
         forward: list[Amounts] = []
         groups: list[_Group] = []
         repeated: Amounts = {}
+        held: Amounts = {}
         for index, (trains, several) in enumerate(self.structure.groups):
             group = _Group(repeats=f"repeats{index}")
             for is_second in (False, True)[: 1 + several]:
                 group.starts.append(len(tape.nodes))
-                before = dict(account.live)
+                before, num_held = dict(account.live), len(tape.held)
                 stream = self._any_layer(stream, trains)
                 if is_second:
+                    held = plus(held, times(_amounts(tape.held[num_held:]), group.repeats))
                     added = difference(account.live, before)
                     repeated = plus(repeated, times(added, group.repeats))
                 forward += [plus(moment, repeated) for moment in account.cut()]
@@ -88,7 +90,7 @@ class DecoderStep:
         if loss.node:
             loss.node.receive(Storage(account, ((), 4)))
         del loss
-        backward = self._backward(groups, end)
+        backward = [plus(moment, held) for moment in self._backward(groups, end)]
         del outputs, batch, rotary, mask
         return StepMoments(forward, backward)
 
@@ -109,6 +111,7 @@ class DecoderStep:
                     moments += [(moment, len(freed)) for moment in cut]  # the lowest one like it
         tape.backward()
         moments += [(moment, len(freed)) for moment in account.cut()]
+        tape.held.clear()
         return [_as_repeated(moment, freed, num_done) for moment, num_done in moments]
 
     def _embed(self, table: Value) -> Value:
@@ -147,6 +150,13 @@ class DecoderStep:
             return result
 
         return self.tape.checkpoint(run, stream)
+
+
+def _amounts(storages: list[Storage]) -> Amounts:
+    amounts: Amounts = {}
+    for one in {id(storage): storage for storage in storages}.values():
+        amounts = plus(amounts, {(one.component, one.size, ""): 1})
+    return amounts
 
 
 def _as_repeated(moment: Amounts, freed: list[Amounts], num_done: int) -> Amounts:

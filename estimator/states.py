@@ -72,7 +72,7 @@ def read_states(plan: FineTunePlan, architecture: Architecture, *, on_cuda: bool
         quantization_state=quantization,
         adapters=gradients if plan.uses_adapter else 0,
         gradients=gradients,
-        optimizer_states=_optimizer_states(plan, trained, itemsize, fresh),
+        optimizer_states=_optimizer_states(plan, architecture, trained, itemsize, fresh),
         optimizer_temporaries=_optimizer_temporaries(plan, trained, itemsize, fresh),
         load_temporaries=load,
         num_trainable=_sum(trained, prod),
@@ -148,7 +148,9 @@ def _quantization_state(plan: FineTunePlan, shape: Shape) -> Iterator[int]:
     yield from (scales, 4 * -(-scales // _SCALE_BLOCK), 4 * 256, 4)
 
 
-def _optimizer_states(plan: FineTunePlan, trained: Tensors, itemsize: int, size: Round) -> int:
+def _optimizer_states(
+    plan: FineTunePlan, arch: Architecture, trained: Tensors, itemsize: int, size: Round
+) -> int:
     name = plan.optimizer.removeprefix("paged_")
     if name.startswith("adamw_torch"):
         return 2 * _sum(trained, lambda shape: size(itemsize * prod(shape)))
@@ -161,9 +163,20 @@ def _optimizer_states(plan: FineTunePlan, trained: Tensors, itemsize: int, size:
     num_states = 1 if name.startswith("lion") else 2
     if not name.endswith("8bit"):
         return num_states * _sum(trained, lambda shape: size(4 * prod(shape)))
+    embeddings = 0
+    if plan.method == "full":  # Hugging Face Trainer keeps the states of embeddings in 32 bits
+        embeddings = sum(
+            size(4 * count) - sum(map(size, _state_in_8_bits(count))) for count in _embeddings(arch)
+        )
     tables = num_states * 256 * 4  # one code book for each kind of state
     in_8_bits = _sum(trained, lambda shape: sum(map(size, _state_in_8_bits(prod(shape)))))
-    return tables + num_states * in_8_bits
+    return tables + num_states * (in_8_bits + embeddings)
+
+
+def _embeddings(arch: Architecture) -> Iterator[int]:
+    for module in arch.rest:
+        if module.kind == "embedding":
+            yield module.num_parameters
 
 
 def _adafactor_sums(shape: Shape) -> tuple[int, ...]:

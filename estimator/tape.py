@@ -21,7 +21,7 @@ class Node:
     is there where what it kept has to be computed again first.
     """
 
-    __slots__ = ("checkpoint", "extra", "grad", "owned", "passes", "saved", "targets")
+    __slots__ = ("checkpoint", "extra", "grad", "passes", "saved", "targets")
 
     def __init__(
         self,
@@ -34,7 +34,6 @@ class Node:
             (one.node, one.size, one.kind) for one in inputs if one.node is not None
         ]
         self.saved = saved
-        self.owned: list[Storage | None] = []
         self.checkpoint: _Checkpoint | None = None
         self.extra = extra
         self.passes = passes
@@ -59,7 +58,6 @@ class Node:
         scratch = [Storage(tape.account, size) for size in self.extra]
         made = [(node, Storage(tape.account, size, kind)) for node, size, kind in self.targets]
         self.saved.clear()
-        self.owned.clear()
         del scratch, grad
         while made:
             node, storage = made.pop(0)
@@ -110,8 +108,10 @@ class _Checkpoint:
             return
         value = Value(self.value.shape, self.value.itemsize, self.value.storage, self.value.node)
         nodes, tape.nodes = tape.nodes, []
+        num_held = len(tape.held)
         self.function(value)
         again, tape.nodes = tape.nodes, nodes
+        del tape.held[num_held:]
         tape.account.forget_since(tape.last_save)  # it stops once the last saved tensor is there
         for node, same in zip(self.nodes, again, strict=True):
             node.saved = same.saved
@@ -151,6 +151,7 @@ class Tape:
     def __init__(self) -> None:
         self.account = Account()
         self.nodes: list[Node] = []
+        self.held: list[Storage] = []  # what operations keep until backward is done
         self.last_save = 0  # moments noted when backward's last wish was met
         self._checkpoint: _Checkpoint | None = None
 
@@ -178,7 +179,8 @@ class Tape:
             itemsize: Bytes of one of its elements.
             saves: Values that backward wants: from here on they are activations.
             holds: The same, but they stay what they are (16-bit copies of weights).
-            owns: Values that the operation keeps itself, whether or not it is checkpointed.
+            owns: Values that the operation's own context keeps: checkpointing does not know of
+                them, and they stay until the whole backward pass is done.
             saves_result: Whether backward wants the result.
             keeps: Further results that only backward wants (a mask, row sums).
             component: What the result is.
@@ -197,10 +199,10 @@ class Tape:
             return result
         result.node = node
         self.nodes.append(node)
-        for value in owns:
-            node.owned.append(value.storage)
-            if value.storage:
-                self._relabel(value.storage)
+        for storage in (value.storage for value in owns):
+            if storage:
+                self.held.append(storage)
+                self._relabel(storage)
         wants = bool(saves or holds or saves_result or keeps)
         if self._checkpoint is not None:
             self._checkpoint.nodes.append(node)

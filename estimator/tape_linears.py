@@ -13,12 +13,14 @@ class Linears:
 
     Attributes:
         copies: Autocast's cache of 16-bit copies; it is emptied when the forward pass ends.
+        leaves: Every trained weight's end of the tape: it holds the gradient.
     """
 
     def __init__(self, structure: Structure, tape: Tape) -> None:
         self.structure = structure
         self.tape = tape
         self.copies: list[Value] = []
+        self.leaves: list[Leaf] = []
 
     # -- weights
 
@@ -31,8 +33,11 @@ class Linears:
         return self.weight(shape, trains=True, itemsize=self.structure.adapter_itemsize)
 
     def _leaf(self, uses: int = 1) -> Leaf:
-        in_place = uses == 1 or self.structure.autocast
-        return Leaf(uses=uses, keeps=not self.structure.accumulates, adds_in_place=in_place)
+        # several are added up in place if each went through a cast of its own
+        in_place = uses == 1 or (self.structure.autocast and self.structure.stream_itemsize == 4)
+        leaf = Leaf(uses=uses, keeps=not self.structure.accumulates, adds_in_place=in_place)
+        self.leaves.append(leaf)
+        return leaf
 
     # -- products
 
