@@ -247,6 +247,8 @@ def _assumptions(plan: FineTunePlan) -> Iterator[str]:
         "gradients; logits are let go after the loss, as Hugging Face Trainer does unless "
         "compute_metrics asks for them."
     )
+    if plan.loss != "default":
+        yield f"Evaluation is counted with the default loss; the {plan.loss} one may take less."
     yield (
         f"Generation: {plan.micro_batch_size} at a time, {plan.seq_len - new} tokens of prompt "
         f"and {new} new ones, with the optimizer's states still on the GPU."
