@@ -235,6 +235,8 @@ def _assumptions(plan: FineTunePlan, shape: ModelShape) -> Iterator[str]:
     yield f"Attention takes the {kernel(plan, shape)} kernel; no torch.compile, no fused kernels."
     if "bf16" in {_dtype(plan, "linears"), _dtype(plan, "head")} and not gpu.has_bf16:
         yield f"{gpu.name} has no bf16 arithmetic: its bf16 products are taken at its fp32 rate."
+    if plan.quantization == "int8":
+        yield "LLM.int8()'s products are taken at the 16-bit rate, its weights as if unpacked."
     if plan.parallel.strategy != "none":
         yield "What the GPUs send to each other, and offloading, take no time here."
     if plan.data.num_examples and plan.data.tokens_per_example is None:
