@@ -9,7 +9,8 @@ from estimator.memory import NoFormula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from estimator.reader import NotConfirmed
-from trainer import launch
+from trainer.dry_runs import DryRuns
+from trainer.launch import WorkerFailed
 
 
 def find_fit(plan: FineTunePlan, *, by_dry_run: bool) -> FitReport:
@@ -25,7 +26,7 @@ def find_fit(plan: FineTunePlan, *, by_dry_run: bool) -> FitReport:
         except NoFormula as refusal:
             fix = "leave --no-dry-run out: dry runs can answer"
             raise InputError(Problem("--no-dry-run", refusal.reason, fix=fix)) from refusal
-    with Progress("fit") as progress:
+    with Progress("fit") as progress, DryRuns() as dry_runs:
         count = 0
 
         def confirm(variant: FineTunePlan) -> MemoryEstimate:
@@ -33,14 +34,14 @@ def find_fit(plan: FineTunePlan, *, by_dry_run: bool) -> FitReport:
             count += 1
             progress(f"dry run {count}: {variant.method}, {_size(variant)}")
             try:
-                return launch.dry_run(variant)
-            except launch.WorkerFailed as error:
+                return dry_runs.dry_run(variant)
+            except WorkerFailed as error:
                 raise NotConfirmed(str(error)) from error
 
         try:
             return read_fit(plan, confirm=confirm)
         except NotConfirmed as error:
-            raise launch.WorkerFailed(error.reason) from error
+            raise WorkerFailed(error.reason) from error
 
 
 def _size(plan: FineTunePlan) -> str:

@@ -182,14 +182,10 @@ def _methods(
     plan: FineTunePlan, own: MemoryEstimate, limits: tuple[Limit, Limit], reader: Reader
 ) -> Iterator[MethodFit]:
     """Yield the plan under each method that can be read, its own as it was confirmed."""
-    has_formula = reader.formula(plan) is not None
     for method in dict.fromkeys((*METHODS, plan.method)):
         try:
             variant = under_method(plan, method)
-            if method == plan.method:
-                estimate = own
-            else:
-                estimate = reader.formula(variant) if has_formula else reader.read(variant)
+            estimate = own if method == plan.method else reader.read(variant)
         except InputError:  # not possible with this method
             continue
         if estimate is None:

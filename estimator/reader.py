@@ -31,7 +31,7 @@ class Reader:
         confirm: Makes a dry run; None where none is wanted.
         device: Where the plans run.
         dry_runs_left: How many more may be made.
-        refusals: Why there was no formula or no dry run, each reason once.
+        refusals: Why something could not be read, each reason once.
     """
 
     confirm: Confirm | None = None
@@ -40,6 +40,7 @@ class Reader:
     refusals: dict[str, None] = field(default_factory=dict)
     num_dry_runs: int = 0
     _formulas: dict[str, MemoryEstimate | None] = field(default_factory=dict)
+    _reasons: dict[str, str] = field(default_factory=dict)
     _dry_runs: dict[str, MemoryEstimate | None] = field(default_factory=dict)
 
     def allowing(self, dry_runs: int) -> Reader:
@@ -54,8 +55,10 @@ class Reader:
             try:
                 self._formulas[key] = read_formula(plan, device=self.device, gpus=(plan.gpu_spec,))
             except NoFormula as refusal:
-                self.refusals[refusal.reason] = None
                 self._formulas[key] = None
+                self._reasons[key] = refusal.reason
+        if self._formulas[key] is None and self.confirm is None:
+            self.refusals[self._reasons[key]] = None
         return self._formulas[key]
 
     def dry_run(self, plan: FineTunePlan) -> MemoryEstimate | None:
@@ -76,7 +79,10 @@ class Reader:
 
     def read(self, plan: FineTunePlan) -> MemoryEstimate | None:
         """Return the formula's reading, the dry run's where none holds, None without either."""
-        return self.formula(plan) or self.dry_run(plan)
+        found = self.formula(plan) or self.dry_run(plan)
+        if found is None:
+            self.refusals[self._reasons[plan.model_dump_json()]] = None
+        return found
 
 
 def fits_in(estimate: MemoryEstimate, capacity_bytes: int) -> Fits:
