@@ -17,6 +17,7 @@ from estimator.tape_attention import mask_before
 from estimator.tape_linears import Linears
 
 _IDS = (("tokens",), 8)
+_STREAM = ("tokens", "hidden")
 _BATCH = ("ids", "labels", "mask")
 
 
@@ -56,10 +57,12 @@ class DecoderStep:
         batch = [Storage(account, _IDS, "activations") for _ in _BATCH[: 2 + self.structure.masked]]
         uses = 2 if self.structure.tied else 1
         table = self.linears.weight(("vocab", "hidden"), trains=self.trains_all, uses=uses)
-        embedded = stream = self._embed(table)
+        embedded = self._embed(table)  # the model's own variables hold these until it returns
+        stream = embedded[-1]
         angle = (("seq", "head_dim"), self.structure.stream_itemsize)  # the same in every row
         rotary = [Storage(account, angle) for _ in ("cos", "sin")]
-        mask = self.layer.mask = mask_before(tape, self.structure)
+        masks = [mask_before(tape, self.structure) for _ in range(self.structure.form.num_masks)]
+        self.layer.mask = masks[0]
         forward: list[Amounts] = []
         groups: list[_Group] = []
         repeated: Amounts = {}
@@ -80,7 +83,8 @@ class DecoderStep:
         stream = self.layer.norm(stream, self.trains_all)
         del embedded
         if not self.structure.checkpointing:  # else the layers to be run again hold it
-            mask = self.layer.mask = None
+            masks = []
+            self.layer.mask = None
         logits, loss = self._head(stream, table)
         forward += [plus(moment, repeated) for moment in account.cut()]
         self.linears.copies.clear()
@@ -91,7 +95,7 @@ class DecoderStep:
             loss.node.receive(Storage(account, ((), 4)))
         del loss
         backward = [plus(moment, held) for moment in self._backward(groups, end)]
-        del outputs, batch, rotary, mask
+        del outputs, batch, rotary, masks
         return StepMoments(forward, backward)
 
     def _backward(self, groups: list[_Group], end: int) -> list[Amounts]:
@@ -114,24 +118,45 @@ class DecoderStep:
         tape.held.clear()
         return [_as_repeated(moment, freed, num_done) for moment, num_done in moments]
 
-    def _embed(self, table: Value) -> Value:
-        value = self.tape.op((table,), ("tokens", "hidden"), table.itemsize)
-        if self.structure.checkpointing and value.node is None:
-            value.node = Leaf()  # transformers: the embeddings' output then requires gradients
-        return value
+    def _embed(self, table: Value) -> list[Value]:
+        """Write the embeddings; the last of what is returned is the layers' input."""
+        tape, form = self.tape, self.structure.form
+        words = tape.op((table,), _STREAM, table.itemsize)
+        if form.embedding_scale:
+            words = tape.op((words,), _STREAM, words.itemsize)
+        if self.structure.checkpointing and words.node is None:
+            words.node = Leaf()  # transformers: the embeddings' output then requires gradients
+        values = [words]
+        if form.learned_positions:
+            weight = self.linears.weight(("positions", "hidden"), trains=self.trains_all)
+            shape = _STREAM if form.learned_positions == "each" else ("seq", "hidden")
+            values.append(tape.op((weight,), shape, weight.itemsize))
+            values.append(tape.add(words, values[-1]))
+        if form.embedding_dropout:
+            values[-1] = self.layer.dropout(values[-1])
+        return values
 
     def _head(self, stream: Value, table: Value) -> tuple[Value, Value]:
         """Write the logits and the loss."""
-        tape, weight = self.tape, table
+        tape, weight, form = self.tape, table, self.structure.form
         if not self.structure.tied:
             weight = self.linears.weight(("vocab", "hidden"), trains=self.trains_all)
         logits = self.linears.matmul(stream, weight, "vocab", component="logits")
+        if form.logits_scale:
+            logits = self._on_logits(logits)
+        if form.capped_logits:
+            logits = self._on_logits(logits)
+            logits = self._on_logits(logits, saves_result=True)
+            logits = self._on_logits(logits)
         floats = tape.cast(logits, 4)
-        shape = floats.shape
-        log_softmax = tape.op((floats,), shape, 4, saves_result=True, component="logits")
+        log_softmax = self._on_logits(floats, saves_result=True)
         del floats
         loss = tape.op((log_softmax,), (), 4, saves=(log_softmax,))
         return logits, loss
+
+    def _on_logits(self, value: Value, *, saves_result: bool = False) -> Value:
+        shape, size = value.shape, value.itemsize
+        return self.tape.op((value,), shape, size, saves_result=saves_result, component="logits")
 
     def _any_layer(self, stream: Value, trains: bool) -> Value:
         if not self.structure.checkpointing:

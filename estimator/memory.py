@@ -11,14 +11,15 @@ from estimator.blocks import block, exact
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption
 from estimator.gpus import Gpu, common_gpus
+from estimator.layer_forms import LayerForm, layer_form
 from estimator.models import beyond_trained_length, resolve_model
 from estimator.plan import FineTunePlan
-from estimator.refusals import kernel_on, kernel_refusal, refusals
+from estimator.refusals import kernel_on, kernel_refusal, not_described, refusals
 from estimator.states import read_states
 from estimator.step_forms import Parts, step_forms
 from estimator.structure import dimensions, largest_efficient_head, structure_of
 
-_MAX_ARCHITECTURES = 256
+_MAX_MODELS = 256
 
 
 class NoFormula(Exception):
@@ -58,14 +59,16 @@ def read_formula(
     started = time.perf_counter()
     model = resolve_model(plan.model)
     try:
-        architecture = _architecture(model.config)
+        architecture, form = _model(model.config)
     except NotModelled as error:
         reason = f"The formula does not describe {error.model_type} models: it {error.reason}."
         raise NoFormula(reason) from error
-    reason = next(refusals(plan, model.config, architecture), None)
+    if form is None:
+        raise NoFormula(not_described(model.config))
+    reason = next(refusals(plan, model.config, architecture, form), None)
     if reason:
         raise NoFormula(reason)
-    reading = _Reading(plan, architecture, device)
+    reading = _Reading(plan, architecture, form, device, model.config)
     phases = reading.phases(plan.gpu_spec)
     peak_phase = max(phases, key=lambda phase: sum(phases[phase].values()))
     peak = phases[peak_phase]
@@ -79,7 +82,7 @@ def read_formula(
         phases_bytes={phase: sum(parts.values()) for phase, parts in phases.items()},
         peak_phase=peak_phase,
         peak_allocated_bytes=sum(peak.values()),
-        assumptions=tuple(_assumptions(plan, model.config, architecture)),
+        assumptions=tuple(_assumptions(plan, model.config, reading.kernel(plan.gpu_spec))),
         device=device,
         seconds=time.perf_counter() - started,
     )
@@ -96,42 +99,51 @@ def read_formula(
         if peak_bytes not in there:
             there[peak_bytes] = estimate.model_copy(update={"peak_allocated_bytes": peak_bytes})
         fits.append(there[peak_bytes].fit(gpu))
-    more = tuple(_about_gpus(plan, architecture, list(wanted.values()), left_out))
+    more = tuple(_about_gpus(reading, list(wanted.values()), left_out))
     found: dict[str, Any] = {"gpus": tuple(fits), "assumptions": estimate.assumptions + more}
     return estimate.model_copy(update=found | {"seconds": time.perf_counter() - started})
 
 
-_ARCHITECTURES: dict[int, tuple[dict[str, Any], Architecture]] = {}
-"""Those of the configurations read last, by identity: a bundled model's is always the same one."""
+_MODELS: dict[int, tuple[dict[str, Any], Architecture, LayerForm | None]] = {}
+"""What the configurations read last describe, by identity: a bundled one is always the same."""
 
 
-def _architecture(config: dict[str, Any]) -> Architecture:
-    known = _ARCHITECTURES.get(id(config))
+def _model(config: dict[str, Any]) -> tuple[Architecture, LayerForm | None]:
+    known = _MODELS.get(id(config))
     if known is None:
-        if len(_ARCHITECTURES) >= _MAX_ARCHITECTURES:
-            _ARCHITECTURES.clear()
-        known = _ARCHITECTURES[id(config)] = config, Architecture.from_config(config)
-    return known[1]
+        if len(_MODELS) >= _MAX_MODELS:
+            _MODELS.clear()
+        known = config, Architecture.from_config(config), layer_form(config)
+        _MODELS[id(config)] = known
+    return known[1:]
 
 
 class _Reading:
     """A plan's step on any GPU; evaluated once for each attention kernel."""
 
-    def __init__(self, plan: FineTunePlan, architecture: Architecture, device: Device) -> None:
+    def __init__(
+        self,
+        plan: FineTunePlan,
+        architecture: Architecture,
+        form: LayerForm,
+        device: Device,
+        config: dict[str, Any],
+    ) -> None:
+        self.form = form
         self.plan = plan
         self.architecture = architecture
         self.head_dim = architecture.head_dim
         self.on_cuda = device == "cuda"
         self.block = block if self.on_cuda else exact
         self.states = read_states(plan, architecture, on_cuda=self.on_cuda)
-        self.dims = dimensions(plan, architecture)
+        self.dims = dimensions(plan, architecture, config)
         self._kernels: dict[str, str | None] = {}
         self._by_structure: dict[tuple[str | None, bool], dict[Phase, Parts]] = {}
 
     def kernel(self, gpu: Gpu) -> str | None:
         """Return the attention kernel that the step takes on a GPU."""
         if gpu.name not in self._kernels:
-            self._kernels[gpu.name] = kernel_on(self.plan, gpu, self.architecture)
+            self._kernels[gpu.name] = kernel_on(self.plan, gpu, self.architecture, self.form)
         return self._kernels[gpu.name]
 
     def phases(self, gpu: Gpu) -> dict[Phase, Parts]:
@@ -161,7 +173,7 @@ class _Reading:
 
     def _with_kernel(self, kernel: str | None, gpu: Gpu) -> dict[Phase, Parts]:
         states = self.states
-        forms = step_forms(structure_of(self.plan, self.architecture, kernel or "", gpu))
+        forms = step_forms(structure_of(self.plan, self.architecture, self.form, kernel or "", gpu))
         loaded: Parts = {
             "weights": states.weights,
             "quantization_state": states.quantization_state,
@@ -186,11 +198,12 @@ def _sum(left: Parts, right: Parts) -> Parts:
 
 
 def _about_gpus(
-    plan: FineTunePlan, architecture: Architecture, gpus: list[Gpu], left_out: list[Gpu]
+    reading: _Reading, gpus: list[Gpu], left_out: list[Gpu]
 ) -> Iterator[str]:
+    plan = reading.plan
     if left_out:
         names = ", ".join(gpu.name for gpu in left_out)
-        why = kernel_refusal(kernel_on(plan, left_out[0], architecture))
+        why = kernel_refusal(reading.kernel(left_out[0]))
         yield f"Not judged on {names}: {why}"
     names = {plan.gpu_spec.name, *(gpu.name for gpu in left_out)}
     others = [gpu for gpu in gpus if gpu.name not in names]
@@ -200,15 +213,14 @@ def _about_gpus(
 
 
 def _assumptions(
-    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
+    plan: FineTunePlan, config: dict[str, Any], attention: str | None
 ) -> Iterator[str]:
     yield (
         "Peak allocated: the bytes in live tensors, as torch.cuda.max_memory_allocated counts "
         "them. nvidia-smi shows more: the allocator's cache and the CUDA context."
     )
-    attention = kernel_on(plan, plan.gpu_spec, architecture)
     yield (
-        f"Worked out operation by operation for {architecture.model_type}, with {attention} "
+        f"Worked out operation by operation for {config['model_type']}, with {attention} "
         f"attention on {plan.gpu_spec.name}."
     )
     cudnn = cudnn_assumption(attention, plan.gpu_spec)

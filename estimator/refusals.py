@@ -8,12 +8,28 @@ from typing import Any
 from estimator.architecture import Architecture
 from estimator.gpu_facts import plan_attention
 from estimator.gpus import Gpu
-from estimator.layer_forms import described_types
+from estimator.layer_forms import LayerForm, described_types
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 
 
-def kernel_on(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str | None:
+_SLIDING = ("mistral", "gemma2", "gemma3_text", "phi3", "starcoder2")
+"""Families that look at a window wherever their configuration has one."""
+
+
+def not_described(config: dict[str, Any]) -> str:
+    """Return why a model without a layer form is refused."""
+    model_type = config["model_type"]
+    if model_type in described_types():
+        return f"The formula does not describe this {model_type} model's activation function."
+    return f"The formula describes decoders like {', '.join(described_types())}, not {model_type}."
+
+
+def kernel_on(
+    plan: FineTunePlan, gpu: Gpu, architecture: Architecture, form: LayerForm
+) -> str | None:
     """Return the attention kernel that the step takes on a GPU, None where there is no such."""
+    if form.eager_only:
+        return "eager"
     grouped = architecture.num_key_value_heads < architecture.num_attention_heads
     return plan_attention(plan, gpu, head_dim=architecture.head_dim, is_grouped=grouped)
 
@@ -26,7 +42,10 @@ def kernel_refusal(kernel: str | None) -> str | None:
 
 
 def refusals(
-    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
+    plan: FineTunePlan,
+    config: dict[str, Any],
+    architecture: Architecture,
+    form: LayerForm,
 ) -> Iterator[str]:
     """Yield why the formula does not hold, most telling first; nothing where it does."""
     yield from _model_refusals(plan, config, architecture)
@@ -37,25 +56,30 @@ def refusals(
     if plan.loss != "default":
         yield f"The formula describes the default loss, not the {plan.loss} one."
     gpu = plan.gpu_spec
-    reason = kernel_refusal(kernel_on(plan, gpu, architecture))
+    kernel = kernel_on(plan, gpu, architecture, form)
+    reason = kernel_refusal(kernel)
     if reason:
         yield f"On {gpu.name} with these dtypes {reason}"
+    if form.capped_scores and kernel != "eager":
+        yield "PyTorch's attention kernels do not take a cap on the scores; eager attention does."
+    if form.attention_dropout and kernel in ("eager", "math"):
+        yield f"The formula describes no dropout on the weights of {kernel} attention."
 
 
 def _model_refusals(
     plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
 ) -> Iterator[str]:
-    model_type = architecture.model_type
-    if model_type not in described_types():
-        yield f"The formula describes decoders like {', '.join(described_types())}, not {model_type}."
     if config.get("quantization_config"):
         yield "The checkpoint is already quantised, which the formula does not describe."
     window = config.get("sliding_window")
-    slides = model_type == "mistral" or config.get("use_sliding_window")
-    if slides and window and plan.seq_len > window:
+    if _slides(config) and window and plan.seq_len > window:
         yield f"Beyond its sliding window of {window} tokens the model builds an attention mask."
     if architecture.head_dim % 8 or architecture.head_dim > 256:
         yield f"The attention kernels pad or refuse heads of {architecture.head_dim}."
+
+
+def _slides(config: dict[str, Any]) -> bool:
+    return config["model_type"] in _SLIDING or bool(config.get("use_sliding_window"))
 
 
 def _method_refusals(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:

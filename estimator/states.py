@@ -121,7 +121,7 @@ def _weights(plan: FineTunePlan, arch: Architecture, size: Round) -> tuple[int, 
     weights = state = largest = 0
     for modules, times in ((arch.rest, 1), (arch.layer, arch.num_hidden_layers)):
         for module in modules:
-            is_packed = plan.is_quantized and times > 1 and module.kind == "linear"
+            is_packed = plan.is_quantized and times > 1 and module.kind in ("linear", "conv1d")
             for name, shape in module.tensors:
                 count = prod(shape)
                 if is_packed and name == ".weight":

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from estimator.architecture import Architecture
 from estimator.gpu_facts import capability
 from estimator.gpus import Gpu
-from estimator.layer_forms import LayerForm, layer_form
+from estimator.layer_forms import LayerForm
 from estimator.plan import BYTES_PER_VALUE, FineTunePlan
 
 Dimensions = dict[str, float]
+
+_ROTARY_PARTS = {"gpt_neox": 0.25, "phi": 0.5, "stablelm": 0.25}
+"""transformers' own defaults, where config.json does not say."""
 
 _FLASH_ROWS = 128  # flash attention's backward pads the sequence to a multiple of this,
 _FLASH_HEAD = 32  # and a head to a multiple of this
@@ -73,7 +77,7 @@ class Structure:
 
 
 def structure_of(
-    plan: FineTunePlan, architecture: Architecture, kernel: str, gpu: Gpu
+    plan: FineTunePlan, architecture: Architecture, form: LayerForm, kernel: str, gpu: Gpu
 ) -> Structure:
     """Return the structure of a plan's step where attention takes ``kernel`` on ``gpu``."""
     weight_itemsize = BYTES_PER_VALUE[plan.weights_dtype]
@@ -85,7 +89,7 @@ def structure_of(
     if quantization in ("nf4", "fp4"):
         quantization = "4bit-double" if plan.double_quant else "4bit"
     return Structure(
-        form=layer_form(architecture.model_type),
+        form=form,
         biased=frozenset(name for name, linear in names.items() if linear.has_bias),
         tied=architecture.tie_word_embeddings,
         grouped=architecture.num_key_value_heads < architecture.num_attention_heads,
@@ -109,7 +113,9 @@ def structure_of(
     )
 
 
-def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
+def dimensions(
+    plan: FineTunePlan, architecture: Architecture, config: dict[str, Any]
+) -> Dimensions:
     """Return the size of every dimension that the tape's shapes are written in.
 
     ``query`` and ``key`` are a token's queries and keys over all heads, ``scale_block`` and
@@ -117,6 +123,7 @@ def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
     """
     heads, head_dim = architecture.num_attention_heads, architecture.head_dim
     key_heads = architecture.num_key_value_heads
+    rotary = int(head_dim * _rotary_part(config))
     blocks = -(-plan.seq_len // _EFFICIENT_BLOCK)
     parts = _SPLIT_BLOCKS // (plan.micro_batch_size * heads)
     sizes: Dimensions = {
@@ -131,6 +138,11 @@ def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
         "head_dim": head_dim,
         "query": heads * head_dim,
         "key": key_heads * head_dim,
+        "query_key_value": (heads + 2 * key_heads) * head_dim,
+        "rotary_query": heads * rotary,
+        "rotary_key": key_heads * rotary,
+        "twice_inner": 2 * architecture.intermediate_size,
+        "positions": config.get("max_position_embeddings") or config.get("n_positions") or 1,
         "rank": plan.adapter.r,
         "half": 1 / 2,
         "per_block": 1 / 64,  # of a 4-bit weight, the elements that share a scale
@@ -144,6 +156,14 @@ def dimensions(plan: FineTunePlan, architecture: Architecture) -> Dimensions:
     for index, (_, count) in enumerate(_groups(plan, architecture)):
         sizes[f"repeats{index}"] = max(count - 2, 0)
     return sizes
+
+
+def _rotary_part(config: dict[str, Any]) -> float:
+    """Return how much of a head is turned, where it is not all of it."""
+    parameters = config.get("rope_parameters") or {}
+    keys = ("partial_rotary_factor", "rotary_pct")
+    given = (source[key] for source in (parameters, config) for key in keys if key in source)
+    return next(given, _ROTARY_PARTS.get(str(config.get("model_type")), 1.0))
 
 
 def largest_efficient_head(gpu: Gpu) -> int:

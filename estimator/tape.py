@@ -17,11 +17,12 @@ class Node:
     """One operation in backward: whom its gradients go to, what it kept, what it needs.
 
     ``targets`` are the nodes of its inputs, each with the size of the gradient and its component.
-    ``passes`` says that the gradient is handed on as it is, as an addition does. ``checkpoint``
+    ``passes`` says that the gradient is handed on as it is, as an addition does, and
+    ``gives_views`` that each input gets a part of it. ``checkpoint``
     is there where what it kept has to be computed again first.
     """
 
-    __slots__ = ("checkpoint", "extra", "grad", "passes", "saved", "targets")
+    __slots__ = ("checkpoint", "extra", "gives_views", "grad", "passes", "saved", "targets")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Node:
         self.checkpoint: _Checkpoint | None = None
         self.extra = extra
         self.passes = passes
+        self.gives_views = False
         self.grad: Storage | None = None
 
     def receive(self, grad: Storage) -> None:
@@ -53,7 +55,8 @@ class Node:
             self.checkpoint.run_again(tape)
         if self.passes:
             for node, size, kind in self.targets:
-                node.receive(grad if size == grad.size else Storage(tape.account, size, kind))
+                same = self.gives_views or size == grad.size
+                node.receive(grad if same else Storage(tape.account, size, kind))
             return
         scratch = [Storage(tape.account, size) for size in self.extra]
         made = [(node, Storage(tape.account, size, kind)) for node, size, kind in self.targets]
@@ -63,6 +66,27 @@ class Node:
             node, storage = made.pop(0)
             node.receive(storage)
             del storage
+
+
+class _Split(Node):
+    """Where one tensor is cut into several: their gradients are put together in a new one."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, value: Value) -> None:
+        super().__init__((value,), [])
+        self.parts: list[Storage] = []
+
+    def receive(self, grad: Storage) -> None:
+        """Take one part's gradient; it stays alive until all are there."""
+        self.parts.append(grad)
+        self.grad = grad
+
+    def run(self, tape: Tape) -> None:
+        """Make the whole gradient of the parts'."""
+        parts, self.parts = self.parts, []
+        super().run(tape)
+        del parts
 
 
 class Leaf(Node):
@@ -234,6 +258,31 @@ class Tape:
         component = value.storage.component if value.storage else "temporaries"
         kind = component if component == "logits" else "temporaries"
         return self.op((value,), value.shape, itemsize, component=kind)
+
+    def slice(self, value: Value, shape: Shape) -> Value:
+        """Record a view of a part; its gradient is a new tensor as large as the whole."""
+        return self._view(value, shape, Node((value,), []))
+
+    def split(self, value: Value, shapes: list[Shape]) -> list[Value]:
+        """Record views that make up the whole."""
+        node = _Split(value)
+        return [self._view(value, shape, node) for shape in shapes]
+
+    def _view(self, value: Value, shape: Shape, node: Node) -> Value:
+        if not node.targets:
+            return Value(shape, value.itemsize, value.storage, None)
+        if node not in self.nodes[-1:]:
+            self.nodes.append(node)
+            if self._checkpoint is not None:
+                self._checkpoint.nodes.append(node)
+        return Value(shape, value.itemsize, value.storage, node)
+
+    def join(self, parts: tuple[Value, ...], shape: Shape, itemsize: int) -> Value:
+        """Record a concatenation; the parts' gradients are views of the whole one."""
+        result = self.op(parts, shape, itemsize, passes=True)
+        if result.node:
+            result.node.gives_views = True
+        return result
 
     def add(self, left: Value, right: Value) -> Value:
         """Record an addition."""

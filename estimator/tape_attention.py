@@ -117,8 +117,9 @@ def _eager(
     scores = _product(tape, query, key, _SCORES)
     del query, key
     scores = tape.op((scores,), _SCORES, scores.itemsize)  # times the scale
-    for _ in range(structure.form.capped_scores * 3):  # divided, tanh, multiplied
-        scores = tape.op((scores,), _SCORES, scores.itemsize)
+    if structure.form.capped_scores:  # divided, through a tanh, multiplied
+        for is_tanh in (False, True, False):
+            scores = tape.op((scores,), _SCORES, scores.itemsize, saves_result=is_tanh)
     if mask:
         scores = tape.add(scores, mask)
     weights = tape.op(

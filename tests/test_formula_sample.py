@@ -26,8 +26,23 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 128},
     "smollm3": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "granite": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "olmo2": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "gemma": {"head_dim": 128, "hidden_act": "gelu_pytorch_tanh"},
+    "gemma2": {"head_dim": 128, "sliding_window": 4096},
+    "gemma3_text": {"head_dim": 128, "sliding_window": 4096},
+    "phi3": {"pad_token_id": 0, "sliding_window": None},
+    "stablelm": {},
+    "starcoder2": {},
+    "phi": {},
+    "gpt_neox": {},
+    "gpt2": {},
+    "opt": {},
 }
 """What each family's config.json has beside the sizes drawn for it."""
+
+ALL_KEY_HEADS = ("gpt_neox", "gpt2", "opt")
+"""Families that have as many key heads as query heads."""
 
 PRECISIONS = (
     {"weights_dtype": "bf16", "autocast_dtype": "bf16"},
@@ -43,10 +58,11 @@ def draw_config(random: Random, family: str) -> dict[str, Any]:
     heads = random.choice((8, 12, 16))
     head_dim = random.choice((64, 128))
     hidden = heads * head_dim
-    return {
+    inner = random.choice((3, 4)) * hidden - random.choice((0, 256))
+    config = {
         "model_type": family,
         "hidden_size": hidden,
-        "intermediate_size": random.choice((3, 4)) * hidden - random.choice((0, 256)),
+        "intermediate_size": inner,
         "num_hidden_layers": random.choice((2, 3)),
         "num_attention_heads": heads,
         "num_key_value_heads": heads // random.choice((1, 1, 2, 4)),
@@ -55,6 +71,10 @@ def draw_config(random: Random, family: str) -> dict[str, Any]:
         "tie_word_embeddings": random.choice((True, False)),
         **FAMILIES[family],
     }
+    if family in ALL_KEY_HEADS:
+        del config["num_key_value_heads"]
+        config |= {"n_inner": inner, "ffn_dim": inner}  # what GPT-2 and OPT call it
+    return config
 
 
 def draw_plan(random: Random, model: str) -> dict[str, Any]:
@@ -78,8 +98,8 @@ def draw_plan(random: Random, model: str) -> dict[str, Any]:
         "keep_outputs": random.choice((False, False, True)),
         "attention": random.choice(("sdpa", "sdpa", "eager")),
         "padded": random.choice((False, False, True)),
-        "micro_batch_size": random.choice((1, 2, 4)),
-        "seq_len": random.choice((384, 512, 1000, 1024, 2048)),
+        "micro_batch_size": random.choice((1, 2, 4, 8)),
+        "seq_len": random.choice((512, 1000, 1024, 2048)),
         "gpu": random.choice(("A100 80GB SXM", "RTX 4090", "Tesla T4")),
         **random.choice(PRECISIONS),
     }
