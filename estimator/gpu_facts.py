@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from functools import cache
+from pathlib import Path
+
 from estimator.gpus import Gpu
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 
@@ -13,10 +17,9 @@ _FLASH_HEAD_DIM = 256
 
 _CUDNN_CAPABILITIES = (9.0, 10.0)
 
-_CONTEXT_BYTES = {
-    # fitcheck-llm 0.3.1, data/measurements (MIT): device used less reserved, torch 2.10 to 2.14
-    "Tesla T4": 147_718_144,
-}
+_CONTEXTS = Path(__file__).with_name("data") / "cuda_contexts.csv"
+
+_MIB = 2**20
 
 
 def capability(gpu: Gpu) -> float:
@@ -160,5 +163,23 @@ def has_grouped_mm(gpu: Gpu) -> bool:
 
 
 def context_bytes(gpu: Gpu) -> int | None:
-    """Return the size of a CUDA context, None where nobody measured it for this GPU."""
-    return _CONTEXT_BYTES.get(gpu.name)
+    """Return the size of a CUDA context, None where no measurement was found for this GPU."""
+    row = _contexts().get(gpu.name)
+    return None if row is None else round(float(row["context_mib"]) * _MIB)
+
+
+def context_assumption(gpu: Gpu) -> str:
+    """Return the sentence that says where a context's size is from, and how sure it is."""
+    row = _contexts().get(gpu.name)
+    if row is None:
+        return f"The size of a CUDA context on {gpu.name} is not known, so neither is the total."
+    return (
+        f"The CUDA context on {gpu.name} is {float(row['context_mib']):.0f} MiB "
+        f"({row['confidence']} confidence): {row['method']}; {row['source']}."
+    )
+
+
+@cache
+def _contexts() -> dict[str, dict[str, str]]:
+    with _CONTEXTS.open(encoding="utf-8", newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}

@@ -16,7 +16,11 @@ REFUSED = {
 }
 MODEL_TYPES = tuple(smallest_of_each_type())
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*:FutureWarning",
+    "ignore:.*:UserWarning",
+    "ignore:The following (rank|alpha)_pattern keys:RuntimeWarning",  # peft's, of fused experts
+)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import torch
@@ -18,8 +17,6 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _LEARNED_POSITIONS = ("gpt2", "opt")  # past the last one there is nothing to look up
 _STATE_SPACES = ("nemotron_h", "falcon_h1", "mamba", "mamba2", "falcon_mamba")  # peft's list
-_BILLION = 10**9
-_FUSED_DIMENSIONS = 3  # experts x rows x columns
 _BLOCKSIZE = 64  # weights that share one 4-bit scale (bitsandbytes' default)
 _NESTED_BLOCKSIZE = 256  # scales that share one second-level scale
 
@@ -142,51 +139,6 @@ def num_parameters(model: torch.nn.Module) -> int:
         state = getattr(parameter, "quant_state", None)
         total += state.shape.numel() if state is not None else parameter.numel()
     return total
-
-
-def unquantised_sentence(model: torch.nn.Module, plan: FineTunePlan) -> str | None:
-    """Return how much of a model stays as it was where the plan quantises, None where it does not.
-
-    Args:
-        model: Ready to train; what is trained is not counted.
-        plan: Whether and how the frozen weights are quantised.
-    """
-    if not plan.is_quantized:
-        return None
-    kinds: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not parameter.requires_grad:
-            kinds[_kind_of(name, parameter)] += parameter.numel()
-    total = sum(kinds.values())
-    stored = (
-        "32 bits, as k-bit preparation makes them" if plan.prepares_kbit else plan.weights_dtype
-    )
-    if not quantized_linears(model):
-        return (
-            "Nothing of this model is quantised, for it has no layer that bitsandbytes replaces: "
-            f"{_count(total)} parameters stay in {stored}."
-        )
-    large = [f"{kind} {_count(size)}" for kind, size in kinds.most_common() if size > total // 100]
-    return (
-        f"{_count(total)} parameters are not quantised and stay in {stored} ({', '.join(large)}): "
-        "bitsandbytes replaces plain linear layers alone."
-    )
-
-
-def _count(parameters: int) -> str:
-    if parameters < _BILLION:
-        return f"{parameters / 10**6:,.1f} M"
-    return f"{parameters / _BILLION:,.2f} B"
-
-
-def _kind_of(name: str, parameter: torch.Tensor) -> str:
-    if parameter.dim() == _FUSED_DIMENSIONS and "conv" not in name:
-        return "fused experts"
-    if "lm_head" in name or "embed_out" in name:
-        return "lm_head"
-    if "embed" in name or ".wte." in name or ".wpe." in name:
-        return "embeddings"
-    return "norms, biases and the rest"
 
 
 def pack_on_meta(model: torch.nn.Module, plan: FineTunePlan) -> None:
