@@ -50,6 +50,7 @@ class DecoderStep:
         self.linears = Linears(structure, self.tape)
         self.layer = DecoderLayer(structure, self.tape, self.linears)
         self.trains_all = structure.trains == "all"
+        self.input: Value | None = None
 
     def moments(self) -> StepMoments:
         """Return the moments of forward and backward, without what lives through both."""
@@ -96,6 +97,7 @@ class DecoderStep:
         del loss
         backward = [plus(moment, held) for moment in self._backward(groups, end)]
         del outputs, batch, rotary, masks
+        self.input = None
         return StepMoments(forward, backward)
 
     def _backward(self, groups: list[_Group], end: int) -> list[Amounts]:
@@ -122,10 +124,13 @@ class DecoderStep:
         """Write the embeddings; the last of what is returned is the layers' input."""
         tape, form = self.tape, self.structure.form
         words = tape.op((table,), _STREAM, table.itemsize)
-        if form.embedding_scale:
+        if form.embedding_scale == "within":
             words = tape.op((words,), _STREAM, words.itemsize)
         if self.structure.checkpointing and words.node is None:
-            words.node = Leaf()  # transformers: the embeddings' output then requires gradients
+            words.node = Leaf()  # transformers: the embeddings' output then requires gradients,
+            self.input = words  # and as a leaf of the graph it lives as long
+        if form.embedding_scale == "after":
+            words = tape.op((words,), _STREAM, words.itemsize)
         values = [words]
         if form.learned_positions:
             weight = self.linears.weight(("positions", "hidden"), trains=self.trains_all)

@@ -103,8 +103,12 @@ def stack_changes(plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> li
             break
         best = _mildest(kind_of(current), current, capacity_bytes, reader)
         weighed = _weighed(best, current, capacity_bytes, reader) if best else None
-        if best is not None and weighed is not None and _is_worth_it(weighed):
-            chosen[kind_of] = best
+        if best is None or weighed is None or not _is_worth_it(weighed):
+            continue
+        leaves_formula = weighed.basis == "dry-run" and reader.formula(current) is not None
+        if leaves_formula and weighed.fits != "yes":
+            continue  # there would be no telling what the changes after it save
+        chosen[kind_of] = best
     if _fits(_changed(plan, chosen), capacity_bytes, reader):
         chosen = _relaxed(chosen, plan, capacity_bytes, reader)
     return list(_running(plan, chosen.values(), capacity_bytes, reader))

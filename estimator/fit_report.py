@@ -119,7 +119,7 @@ def read_fit(plan: FineTunePlan, *, confirm: Confirm | None = None) -> FitReport
     stack: tuple[WeighedChange, ...] = ()
     end = None
     if verdict.fits != "yes":
-        stack, end = _stack(plan, gpu, reader.allowing(_STACK_DRY_RUNS))
+        stack, end = _stack(plan, gpu, reader)
     methods = _methods(plan, own, (micro_batch, seq_len), reader.allowing(_METHOD_DRY_RUNS))
     offers, about_offers = _offers(plan, own, reader.allowing(_OFFER_DRY_RUNS))
     return FitReport(
@@ -157,13 +157,14 @@ def _stack(
     """
     short_bytes = 0
     while True:
-        stack = tuple(stack_changes(plan, gpu.memory_bytes - short_bytes, reader))
+        allowed = reader.allowing(_STACK_DRY_RUNS)
+        stack = tuple(stack_changes(plan, gpu.memory_bytes - short_bytes, allowed))
         if not stack:
             return (), None
         last = plan
         for change in stack:
             last = with_keys(last, change.keys)
-        read, traced = reader.read(last), reader.dry_run(last)
+        read, traced = reader.read(last), reader.allowing(1).dry_run(last)
         more_bytes = _more_bytes(read, traced)
         if traced is None or short_bytes or fits_in(traced, gpu.memory_bytes) == "yes":
             return stack, traced or read

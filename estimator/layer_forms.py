@@ -36,7 +36,8 @@ class LayerForm:
             GPT-2's ``composite`` of seven operations does.
         learned_positions: Whether positions are embeddings that are added to the words': looked
             up once for all examples (``shared``) or for ``each``.
-        embedding_scale: Whether the embeddings' output is multiplied by a number.
+        embedding_scale: Whether the embeddings' output is multiplied by a number: ``within`` the
+            embedding's module, or ``after`` it.
         residual_scale: Whether each block's output is.
         logits_scale: Whether the logits are.
         capped_scores: Whether attention's scores go through a tanh, for which there is no kernel.
@@ -63,7 +64,7 @@ class LayerForm:
     mlp_down: str = "down_proj"
     activation: Literal["input", "result", "composite"] = "input"
     learned_positions: Literal["", "shared", "each"] = ""
-    embedding_scale: bool = False
+    embedding_scale: Literal["", "within", "after"] = ""
     residual_scale: bool = False
     logits_scale: bool = False
     capped_scores: bool = False

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from estimator.estimate import Device, Fits, MemoryEstimate
-from estimator.gpus import Gpu
 from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
@@ -89,4 +88,6 @@ def fits_in(estimate: MemoryEstimate, capacity_bytes: int) -> Fits:
     """Return whether a step fits a memory; on a CPU there is no allocator's cache to count."""
     if estimate.device == "cpu":
         return "yes" if estimate.peak_allocated_bytes <= capacity_bytes else "no"
-    return estimate.fit(Gpu(name="this", memory_gib=capacity_bytes / 2**30)).fits
+    if estimate.comfortable_need_bytes <= capacity_bytes:
+        return "yes"
+    return "tight" if estimate.smallest_need_bytes <= capacity_bytes else "no"

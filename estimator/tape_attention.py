@@ -111,7 +111,7 @@ def _eager(
     if grouped:
         key, value = _expanded(tape, key), _expanded(tape, value)
     if structure.autocast:
-        query, key, value = (tape.cast(one, 2) for one in (query, key, value))
+        query, key = tape.cast(query, 2), tape.cast(key, 2)
     query = _in_rows(tape, structure, query)
     key = _in_rows(tape, structure, key, copied=grouped)
     scores = _product(tape, query, key, _SCORES)
@@ -128,7 +128,7 @@ def _eager(
     del scores
     weights = tape.cast(weights, itemsize)
     if structure.autocast:
-        weights = tape.cast(weights, 2)
+        weights, value = tape.cast(weights, 2), tape.cast(value, 2)
     value = _in_rows(tape, structure, value, copied=grouped)
     output = _product(tape, weights, value, _QUERY)
     del weights, value
