@@ -152,31 +152,35 @@ def _stack(
 ) -> tuple[tuple[WeighedChange, ...], MemoryEstimate | None]:
     """Return the stack of changes, and the best reading of the plan at its end.
 
-    Where a dry run of the end needs more than the formula said, the stack is looked for once
-    more, in as much less memory.
+    Where dry runs need more than the formula says, it is looked for in as much less memory: by
+    what the plan itself was short, and once more by what the plan at the end was.
     """
-    short_bytes = 0
-    while True:
-        allowed = reader.allowing(_STACK_DRY_RUNS)
-        stack = tuple(stack_changes(plan, gpu.memory_bytes - short_bytes, allowed))
-        if not stack:
-            return (), None
-        last = plan
-        for change in stack:
-            last = with_keys(last, change.keys)
-        read, traced = reader.read(last), reader.allowing(1).dry_run(last)
-        more_bytes = _more_bytes(read, traced)
-        if traced is None or short_bytes or fits_in(traced, gpu.memory_bytes) == "yes":
-            return stack, traced or read
-        if more_bytes <= 0:
-            return stack, traced
-        short_bytes = more_bytes
+    short_bytes = _more_bytes(reader.formula(plan), reader.dry_run(plan))
+    stack, end = _stack_in(plan, gpu.memory_bytes - short_bytes, reader)
+    if end is None or end.basis == "formula" or fits_in(end, gpu.memory_bytes) == "yes":
+        return stack, end
+    shorter_bytes = _more_bytes(reader.formula(end.plan), end)
+    if shorter_bytes <= short_bytes:
+        return stack, end
+    return _stack_in(plan, gpu.memory_bytes - shorter_bytes, reader)
+
+
+def _stack_in(
+    plan: FineTunePlan, capacity_bytes: int, reader: Reader
+) -> tuple[tuple[WeighedChange, ...], MemoryEstimate | None]:
+    stack = tuple(stack_changes(plan, capacity_bytes, reader.allowing(_STACK_DRY_RUNS)))
+    if not stack:
+        return (), None
+    last = plan
+    for change in stack:
+        last = with_keys(last, change.keys)
+    return stack, reader.allowing(1).dry_run(last) or reader.read(last)
 
 
 def _more_bytes(read: MemoryEstimate | None, traced: MemoryEstimate | None) -> int:
     if read is None or traced is None:
         return 0
-    return traced.comfortable_need_bytes - read.comfortable_need_bytes
+    return max(0, traced.comfortable_need_bytes - read.comfortable_need_bytes)
 
 
 def _methods(

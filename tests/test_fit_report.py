@@ -217,6 +217,15 @@ def test_a_stack_that_the_dry_run_refuses_is_made_stronger() -> None:
     assert last < by_formula.stack[-1].peak_allocated_bytes
 
 
+def test_where_only_the_dry_run_says_no_there_is_a_stack_too(qlora: FitReport) -> None:
+    plan = qlora.plan.changed(micro_batch_size=3)
+    assert read_fit(plan).fits == "yes"
+    report = read_fit(plan, confirm=lambda one: traced(one, 1.3))
+    assert report.fits == "no"
+    assert [change.kind for change in report.stack] == ["micro_batch_size"]
+    assert report.stack_fits == "yes"
+
+
 def test_without_a_formula_a_handful_of_dry_runs_answers(qlora: FitReport) -> None:
     """Two GPUs have no formula; what a dry run would say is taken from one."""
 
