@@ -134,17 +134,23 @@ def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: b
 
 
 def cudnn_assumption(attention: str | None, gpu: Gpu) -> str | None:
-    """Return the sentence that a reading with flash attention owes where cuDNN may be preferred.
+    """Return the sentence that a reading with fused attention owes where cuDNN may be preferred.
 
     Source: ``check_prefer_cudnn_attention`` in PyTorch's ``sdp_utils.cpp``: where PyTorch and
-    cuDNN are recent, compute capabilities 9.0 and 10.0 take cuDNN's kernel first. It keeps what
-    flash keeps, the output and one fp32 number per query and head.
+    cuDNN are recent, compute capabilities 9.0 and 10.0 take cuDNN's kernel first, masks and
+    values of another size included. It keeps what flash keeps, the output and one fp32 number per
+    query and head.
+
+    Args:
+        attention: The kernel that was read, or several with commas between them.
+        gpu: Where it runs.
     """
-    if attention != "flash" or capability(gpu) not in _CUDNN_CAPABILITIES:
+    fused = {"flash", "efficient"} & set((attention or "").split(", "))
+    if not fused or capability(gpu) not in _CUDNN_CAPABILITIES:
         return None
     return (
-        f"On {gpu.name} recent PyTorch may prefer cuDNN's attention kernel to flash: it keeps "
-        "about the same, and its workspace is not counted."
+        f"On {gpu.name} recent PyTorch may prefer cuDNN's attention kernel to "
+        f"{' and '.join(sorted(fused))}: it keeps about the same, and its workspace is not counted."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from estimator.gpu_facts import attention_backend
 from estimator.gpus import find_gpu
 from estimator.plan import FineTunePlan
+from trainer.cuda_attention import efficient_backward_temporaries
 from trainer.cuda_autocast import FP32_OPERATIONS, FP32_RESULTS, cuda_autocast
+from trainer.cuda_kernels import KernelTemporaries
 from trainer.cuda_semantics import AnotherPath
 from trainer.dryrun import dry_run
+from trainer.recorder import StorageRecorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
 
@@ -106,3 +110,58 @@ def test_attention_that_takes_another_path_is_an_error_that_says_so(
         AnotherPath, match=r"0 attention kernel calls .* 4 attention layers .*torch"
     ):
         dry_run(tiny_plan)
+
+
+def bytes_at_once(gpu: str, run: Callable[[], Any]) -> int:
+    """The most that an operation and its kernels' temporaries hold at one time."""
+    recorder = StorageRecorder(vocab_size=0)
+    with recorder, KernelTemporaries(find_gpu(gpu)):
+        run()
+    return recorder.peak_bytes
+
+
+def test_an_embeddings_backward_sorts_many_ids_and_sums_their_gradients() -> None:
+    def backward(count: int) -> int:
+        gradient, ids = torch.ones(count, 32), torch.zeros(count, dtype=torch.long)
+        function = torch.ops.aten.embedding_dense_backward
+        return bytes_at_once("RTX 4090", lambda: function(gradient, ids, 100, -1, False))
+
+    weight_bytes = 100 * 32 * 4
+    assert backward(3072) == weight_bytes
+    rows = 100 + 400  # one for each kind of token, one for every tenth token
+    assert backward(4000) == weight_bytes + rows * 32 * 4 + (3 * 4000 + 2 * 100 + rows) * 8
+
+
+@pytest.mark.parametrize(
+    ("gpu", "head_dim", "expected"),
+    [
+        ("A100 80GB SXM", 64, 2 * 128 * 64),
+        ("A100 80GB SXM", 128, 2 * 128 * 128),
+        ("Tesla T4", 64, 2 * 128 * 64),
+        ("Tesla T4", 128, 2 * (128 * 128 + 2 * 64 * 256)),  # dk and dv do not fit the registers
+    ],
+)
+def test_the_efficient_kernels_backward_sums_dq_in_32_bits(
+    gpu: str, head_dim: int, expected: int
+) -> None:
+    query = torch.empty(1, 2, 128, head_dim, dtype=torch.float16)
+    taken = efficient_backward_temporaries(find_gpu(gpu), query, query, query)
+    row_sums = 2 * 128
+    assert sum(one.numel() * one.itemsize for one in taken) == 4 * (row_sums + expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_are_multiplied_in_16_and_in_32_bits(dtype: torch.dtype) -> None:
+    rows, experts = torch.ones(6, 16, dtype=dtype), torch.ones(2, 16, 10, dtype=dtype)
+    ends = torch.tensor([2, 6], dtype=torch.int32)
+    with KernelTemporaries(find_gpu("RTX 4090")):
+        product = torch.ops.aten._grouped_mm(rows, experts, ends)
+    assert product.shape == (6, 10)
+    assert product.dtype is dtype
+    assert product.stride(0) * dtype.itemsize % 16 == 0
+
+
+def test_clipping_keeps_partial_norms_of_every_tensor() -> None:
+    tensors = [torch.ones(70_000), torch.ones(5)]
+    peak = bytes_at_once("RTX 4090", lambda: torch.ops.aten._foreach_norm(tensors, 2))
+    assert peak == 2 * 4 + 2 * 2 * 4  # two results; two chunks for each of two tensors

@@ -16,6 +16,8 @@ _aten = torch.ops.aten
 
 _HALF = (torch.float16, torch.bfloat16)
 _SORTED_FROM_IDS = 3072  # more ids than this are sorted before their gradients are added up
+_ROWS_PER_SUM = 10  # NROWS_PER_THREAD
+_NORM_CHUNK = 65_536  # values of which a norm's kernel makes one partial result
 _GROUPED_ALIGNMENT_BYTES = 16  # a row of grouped_mm's result begins at a multiple of this
 
 
@@ -117,7 +119,9 @@ class KernelTemporaries(TorchDispatchMode):
         elif func is _aten._scaled_dot_product_efficient_attention_backward.default:
             _ = efficient_backward_temporaries(self.gpu, *args[1:4])
         elif func is _aten.embedding_dense_backward.default:
-            _ = _sorted_ids(args[1])
+            _ = _embedding_sums(*args[:3])
+        elif func is _aten._foreach_norm.Scalar:
+            _ = _partial_norms(args[0])
         return result
 
 
@@ -181,12 +185,29 @@ def _grouped_shape(
     return (left.shape[-2], right.shape[-1])
 
 
-def _sorted_ids(ids: torch.Tensor) -> list[torch.Tensor]:
-    """An embedding's backward sorts its ids: the sorted ones, where they were, and a range.
+def _embedding_sums(
+    gradient: torch.Tensor, ids: torch.Tensor, vocab_size: int
+) -> list[torch.Tensor]:
+    """An embedding's backward sorts many ids, and sums in 32 bits what tokens of one kind get.
 
-    Source: ``embedding_dense_backward_cuda`` in ``aten/src/ATen/native/cuda/Embedding.cu``. Known
-    error: the partial sums after it depend on how often each token occurs, and are left out.
+    It reserves a row for every kind of token that there could be, and for every tenth token.
+    Source: ``embedding_dense_backward_cuda`` in ``aten/src/ATen/native/cuda/Embedding.cu`` and
+    ``embedding_backward_cuda_kernel`` in ``EmbeddingBackwardKernel.cu``.
     """
-    if ids.numel() <= _SORTED_FROM_IDS:
+    count = ids.numel()
+    if count <= _SORTED_FROM_IDS:
         return []
-    return [torch.empty_like(ids) for _ in range(3)]
+    kinds = min(count, vocab_size)
+    rows = kinds + count // _ROWS_PER_SUM
+    lists = [count, count, count, kinds, kinds, rows]  # sorted, origins, where each kind begins ...
+    sums = torch.empty(rows, gradient.shape[-1], dtype=torch.float32)
+    return [sums, *(torch.empty(length, dtype=ids.dtype) for length in lists)]
+
+
+def _partial_norms(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Clipping's norms: for every tensor as many partial results as the largest one needs.
+
+    Source: ``foreach_tensor_norm_cuda`` in ``aten/src/ATen/native/cuda/ForeachReduceOp.cu``.
+    """
+    chunks = max(-(-tensor.numel() // _NORM_CHUNK) for tensor in tensors)
+    return torch.empty(len(tensors) * chunks, dtype=torch.float32)
