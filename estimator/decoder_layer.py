@@ -62,9 +62,11 @@ class DecoderLayer:
 
     def norm(self, value: Value, trains: bool) -> Value:
         """Write the family's norm over the last dimension."""
-        weight = self.linears.weight((value.shape[-1],), trains=trains)
+        shape = (value.shape[-1],)
+        weight = self.linears.weight(shape, trains=trains)
         if self.form.norm == "layer":
-            return layer_norm(self.tape, value, weight, autocast=self.structure.autocast)
+            bias = self.linears.weight(shape, trains=trains or self.structure.trains == "biases")
+            return layer_norm(self.tape, value, weight, bias, autocast=self.structure.autocast)
         return rms_norm(self.tape, value, weight, in_fp32=self.form.norm == "rms_fp32")
 
     # -- attention

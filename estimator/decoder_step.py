@@ -16,7 +16,8 @@ from estimator.tape import Leaf, Tape, Value
 from estimator.tape_attention import mask_before
 from estimator.tape_linears import Linears
 
-_IDS = (("tokens",), 8)
+_GIVEN = ("given_tokens", "hidden")
+_IDS = (("given_tokens",), 8)
 _STREAM = ("tokens", "hidden")
 _BATCH = ("ids", "labels", "mask")
 
@@ -123,7 +124,8 @@ class DecoderStep:
     def _embed(self, table: Value) -> list[Value]:
         """Write the embeddings; the last of what is returned is the layers' input."""
         tape, form = self.tape, self.structure.form
-        words = tape.op((table,), _STREAM, table.itemsize)
+        is_prompt = self.structure.adapter == "prompt_tuning"
+        words = tape.op((table,), _GIVEN if is_prompt else _STREAM, table.itemsize)
         if form.embedding_scale == "within":
             words = tape.op((words,), _STREAM, words.itemsize)
         if self.structure.checkpointing and words.node is None:
@@ -131,6 +133,8 @@ class DecoderStep:
             self.input = words  # and as a leaf of the graph it lives as long
         if form.embedding_scale == "after":
             words = tape.op((words,), _STREAM, words.itemsize)
+        if is_prompt:
+            words = self._after_prompt(words)
         values = [words]
         if form.learned_positions:
             weight = self.linears.weight(("positions", "hidden"), trains=self.trains_all)
@@ -140,6 +144,15 @@ class DecoderStep:
         if form.embedding_dropout:
             values[-1] = self.layer.dropout(values[-1])
         return values
+
+    def _after_prompt(self, words: Value) -> Value:
+        """peft: the same learned tokens in front of every example."""
+        shape = ("batch", "virtual_tokens", "hidden")
+        itemsize = self.structure.adapter_itemsize
+        weight = self.linears.weight(shape[1:], trains=True, itemsize=itemsize)
+        prompts = self.tape.op((weight,), shape, itemsize)
+        prompts = self.tape.cast(prompts, words.itemsize)
+        return self.tape.join((prompts, words), _STREAM, words.itemsize)
 
     def _head(self, stream: Value, table: Value) -> tuple[Value, Value]:
         """Write the logits and the loss."""

@@ -42,6 +42,7 @@ class LayerForm:
         logits_scale: Whether the logits are.
         capped_scores: Whether attention's scores go through a tanh, for which there is no kernel.
         capped_logits: Whether the logits do.
+        ia3: What IA³ scales beside the last of the feed-forward, as peft lists it.
         eager_only: Whether transformers has only eager attention for it.
         num_masks: Masks that eager attention has, one for each kind of layer.
         residual_dropout: Whether each block's output goes through dropout.
@@ -69,6 +70,7 @@ class LayerForm:
     logits_scale: bool = False
     capped_scores: bool = False
     capped_logits: bool = False
+    ia3: tuple[str, ...] = ("k_proj", "v_proj")
     eager_only: bool = False
     num_masks: int = 1
     residual_dropout: bool = False
@@ -96,6 +98,8 @@ def layer_form(config: dict[str, Any]) -> LayerForm | None:
         return None
     known = {field.name for field in fields(LayerForm)}
     values: dict[str, Any] = {key: value for key, value in row.items() if key in known}
+    if "ia3" in row:
+        values["ia3"] = tuple(row["ia3"])
     for name, (key, default) in row.get("set_by", {}).items():
         given = config.get(key, default)
         values[name] = bool(given)

@@ -135,7 +135,7 @@ class _Reading:
         self.head_dim = architecture.head_dim
         self.on_cuda = device == "cuda"
         self.block = block if self.on_cuda else exact
-        self.states = read_states(plan, architecture, on_cuda=self.on_cuda)
+        self.states = read_states(plan, architecture, form, on_cuda=self.on_cuda)
         self.dims = dimensions(plan, architecture, config)
         self._kernels: dict[str, str | None] = {}
         self._by_structure: dict[tuple[str | None, bool], dict[Phase, Parts]] = {}

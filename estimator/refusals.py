@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from estimator.architecture import Architecture
+from estimator.architecture import Architecture, Module
 from estimator.gpu_facts import plan_attention
 from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm, described_types
@@ -49,7 +49,7 @@ def refusals(
 ) -> Iterator[str]:
     """Yield why the formula does not hold, most telling first; nothing where it does."""
     yield from _model_refusals(plan, config, architecture)
-    yield from _method_refusals(plan, architecture)
+    yield from _method_refusals(plan, architecture, form)
     yield from _precision_refusals(plan)
     if plan.parallel.strategy != "none":
         yield f"The formula is for one GPU; {plan.parallel.strategy} spreads the step over several."
@@ -82,9 +82,21 @@ def _slides(config: dict[str, Any]) -> bool:
     return config["model_type"] in _SLIDING or bool(config.get("use_sliding_window"))
 
 
-def _method_refusals(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:
-    if plan.method not in ("full", "last_layers", "lora", "qlora"):
-        yield f"The formula describes full, last_layers, lora and qlora, not {plan.method}."
+def _with_biases(architecture: Architecture) -> Iterator[Module]:
+    for module in (*architecture.layer, *architecture.rest):
+        if any(name == ".bias" for name, _ in module.tensors):
+            yield module
+
+
+def _method_refusals(
+    plan: FineTunePlan, architecture: Architecture, form: LayerForm
+) -> Iterator[str]:
+    if plan.method == "prefix_tuning":
+        yield "The formula does not describe prefix_tuning."
+    if plan.method == "ia3" and (not form.ia3 or plan.adapter.target_modules != "all-linear"):
+        yield "The formula describes IA³ on the modules that peft lists for a family."
+    if plan.method == "bitfit" and not any(_with_biases(architecture)):
+        yield "The model has no biases for bitfit to train."
     if plan.adapter.modules_to_save:
         yield "The formula describes an adapter alone, not modules trained whole beside it."
     if plan.gradient_checkpointing and plan.checkpointing_reentrant:

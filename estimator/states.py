@@ -8,6 +8,7 @@ from math import prod
 
 from estimator.architecture import Architecture, Linear, Module, Shape
 from estimator.blocks import block, exact, rounded
+from estimator.layer_forms import LayerForm
 from estimator.plan import BYTES_PER_VALUE, FineTunePlan
 
 _BLOCK = 64  # weights that share one 4-bit scale
@@ -50,7 +51,13 @@ def target_linears(plan: FineTunePlan, architecture: Architecture) -> tuple[Line
     )
 
 
-def read_states(plan: FineTunePlan, architecture: Architecture, *, on_cuda: bool = True) -> States:
+def read_states(
+    plan: FineTunePlan,
+    architecture: Architecture,
+    form: LayerForm | None = None,
+    *,
+    on_cuda: bool = True,
+) -> States:
     """Return what the plan's step holds on one GPU, to the byte.
 
     Not counted: rotary tables, a few KiB together, and what a paged optimizer keeps in managed
@@ -59,11 +66,12 @@ def read_states(plan: FineTunePlan, architecture: Architecture, *, on_cuda: bool
     Args:
         plan: What is trained.
         architecture: The model.
+        form: How its layers are made; Llama's where nothing is said.
         on_cuda: Whether CUDA's allocator rounds every storage up.
     """
     fresh: Round = block if on_cuda else exact
     packed: Round = rounded if on_cuda else exact  # cut from the one piece that loading reserves
-    trained = list(_trained(plan, architecture))
+    trained = list(_trained(plan, architecture, form or LayerForm()))
     itemsize = BYTES_PER_VALUE[plan.adapter.dtype if plan.uses_adapter else plan.weights_dtype]
     weights, quantization, load = _weights(plan, architecture, packed)
     gradients = _sum(trained, lambda shape: fresh(itemsize * prod(shape)))
@@ -83,11 +91,13 @@ def _sum(tensors: Tensors, size: Callable[[Shape], int]) -> int:
     return sum(times * size(shape) for shape, times in tensors)
 
 
-def _trained(plan: FineTunePlan, arch: Architecture) -> Iterator[tuple[Shape, int]]:
+def _trained(
+    plan: FineTunePlan, arch: Architecture, form: LayerForm
+) -> Iterator[tuple[Shape, int]]:
     """Yield what is trained, in the order in which an optimizer takes it."""
     layers = arch.num_hidden_layers
     if plan.uses_adapter:
-        yield from ((shape, layers) for shape in _adapter_shapes(plan, arch))
+        yield from _adapter_shapes(plan, arch, form)
         return
     if plan.method == "last_layers":
         layers = min(plan.num_trained_layers, layers)
@@ -107,11 +117,23 @@ def _shapes(
                 yield shape, times
 
 
-def _adapter_shapes(plan: FineTunePlan, arch: Architecture) -> Iterator[Shape]:
-    """Yield the adapter's tensors on one layer."""
-    for linear in target_linears(plan, arch):
-        yield plan.adapter.r, linear.in_features
-        yield linear.out_features, plan.adapter.r
+def _adapter_shapes(
+    plan: FineTunePlan, arch: Architecture, form: LayerForm
+) -> Iterator[tuple[Shape, int]]:
+    layers = arch.num_hidden_layers
+    if plan.method == "prompt_tuning":
+        yield (plan.adapter.num_virtual_tokens, arch.hidden_size), 1
+    elif plan.method == "ia3":
+        for linear in arch.linears:
+            name = linear.name.rpartition(".")[2]
+            if name == form.mlp_down:
+                yield (1, linear.in_features), layers
+            elif name in form.ia3:
+                yield (linear.out_features, 1), layers
+    else:
+        for linear in target_linears(plan, arch):
+            yield (plan.adapter.r, linear.in_features), layers
+            yield (linear.out_features, plan.adapter.r), layers
 
 
 def _weights(plan: FineTunePlan, arch: Architecture, size: Round) -> tuple[int, int, int]:

@@ -84,6 +84,8 @@ def structure_of(
     names = {linear.name.rpartition(".")[2]: linear for linear in architecture.linears}
     targets = plan.adapter.target_modules
     chosen = frozenset(names) if targets == "all-linear" else frozenset(targets)
+    if plan.method == "ia3":
+        chosen = frozenset((*form.ia3, form.mlp_down))
     trains = {"full": "all", "last_layers": "layers", "bitfit": "biases"}.get(plan.method, "none")
     quantization = plan.quantization
     if quantization in ("nf4", "fp4"):
@@ -124,12 +126,17 @@ def dimensions(
     heads, head_dim = architecture.num_attention_heads, architecture.head_dim
     key_heads = architecture.num_key_value_heads
     rotary = int(head_dim * _rotary_part(config))
-    blocks = -(-plan.seq_len // _EFFICIENT_BLOCK)
+    seq_len = plan.seq_len
+    if plan.method == "prompt_tuning":
+        seq_len += plan.adapter.num_virtual_tokens
+    blocks = -(-seq_len // _EFFICIENT_BLOCK)
     parts = _SPLIT_BLOCKS // (plan.micro_batch_size * heads)
     sizes: Dimensions = {
         "batch": plan.micro_batch_size,
-        "seq": plan.seq_len,
-        "tokens": plan.tokens_per_micro_batch,
+        "seq": seq_len,
+        "tokens": plan.micro_batch_size * seq_len,
+        "given_tokens": plan.tokens_per_micro_batch,
+        "virtual_tokens": plan.adapter.num_virtual_tokens,
         "hidden": architecture.hidden_size,
         "inner": architecture.intermediate_size,
         "vocab": architecture.vocab_size,
@@ -146,9 +153,9 @@ def dimensions(
         "rank": plan.adapter.r,
         "half": 1 / 2,
         "per_block": 1 / 64,  # of a 4-bit weight, the elements that share a scale
-        "padded_seq": -(-plan.seq_len // _FLASH_ROWS) * _FLASH_ROWS,
+        "padded_seq": -(-seq_len // _FLASH_ROWS) * _FLASH_ROWS,
         "padded_head": -(-head_dim // _FLASH_HEAD) * _FLASH_HEAD,
-        "mask_row": -(-plan.seq_len // _MASK_ROW) * _MASK_ROW,
+        "mask_row": -(-seq_len // _MASK_ROW) * _MASK_ROW,
         "efficient_seq": blocks * _EFFICIENT_BLOCK,
         "efficient_head": -(-head_dim // _EFFICIENT_BLOCK) * _EFFICIENT_BLOCK,
         "split_rows": max(1, min(blocks, parts)) * _EFFICIENT_BLOCK,

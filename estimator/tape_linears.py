@@ -52,6 +52,8 @@ class Linears:
         """
         if self.structure.adapter == "lora" and name in self.structure.targets:
             return self._with_lora(value, name, out)
+        if self.structure.adapter == "ia3" and name in self.structure.targets:
+            return self._with_ia3(value, name, out)
         return self._base(value, name, out, trains=trains)
 
     def _base(self, value: Value, name: str, out: str, *, trains: bool) -> Value:
@@ -152,3 +154,30 @@ class Linears:
         result = tape.add(result, outer)
         del outer
         return tape.cast(result, itemsize)
+
+    def _with_ia3(self, value: Value, name: str, out: str) -> Value:
+        """IA³: the output scaled by a learned vector, of the feed-forward's last the input."""
+        tape, structure = self.tape, self.structure
+        quantized = structure.quantization != "none"
+        is_last = name == structure.form.mlp_down
+        given = value.itemsize
+        if quantized and not structure.autocast:
+            value = tape.cast(value, 4)
+        if is_last:
+            if not quantized:
+                value = tape.cast(value, structure.adapter_itemsize)
+            value = self._scaled(value)
+            if not quantized:
+                value = tape.cast(value, given)
+        result = self._base(value, name, out, trains=False)
+        del value
+        itemsize = result.itemsize
+        if not is_last:
+            result = self._scaled(result)
+        return result if quantized and structure.autocast else tape.cast(result, itemsize)
+
+    def _scaled(self, value: Value) -> Value:
+        weight = self._adapter_weight((value.shape[-1],))
+        itemsize = max(value.itemsize, weight.itemsize)
+        inputs, needs = (value, weight), ((value.shape, itemsize),)
+        return self.tape.op(inputs, value.shape, itemsize, saves=(value,), backward_needs=needs)

@@ -39,7 +39,9 @@ def _weighted(tape: Tape, value: Value, weight: Value) -> Value:
     return tape.op(inputs, value.shape, value.itemsize, saves=saves, backward_needs=needs)
 
 
-def layer_norm(tape: Tape, value: Value, weight: Value, *, autocast: bool) -> Value:
+def layer_norm(
+    tape: Tape, value: Value, weight: Value, bias: Value, *, autocast: bool
+) -> Value:
     """LayerNorm over the last dimension, which CUDA's autocast runs in 32 bits.
 
     It keeps its input, and a mean and a root for each row.
@@ -47,5 +49,5 @@ def layer_norm(tape: Tape, value: Value, weight: Value, *, autocast: bool) -> Va
     if autocast:
         value = tape.cast(value, 4)
     row = (value.shape[:-1], 4)
-    inputs = (value, weight, weight)  # the bias is as long as the weight
+    inputs = (value, weight, bias)
     return tape.op(inputs, value.shape, value.itemsize, saves=(value,), keeps=(row, row))

@@ -44,6 +44,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 ALL_KEY_HEADS = ("gpt_neox", "gpt2", "opt")
 """Families that have as many key heads as query heads."""
 
+METHODS = (
+    *("full", "last_layers", "lora", "lora", "lora", "qlora", "qlora", "qlora"),
+    *("ia3", "bitfit", "prompt_tuning"),
+)
+
 PRECISIONS = (
     {"weights_dtype": "bf16", "autocast_dtype": "bf16"},
     {"weights_dtype": "bf16", "autocast_dtype": "none"},
@@ -79,7 +84,7 @@ def draw_config(random: Random, family: str) -> dict[str, Any]:
 
 def draw_plan(random: Random, model: str) -> dict[str, Any]:
     """Return a plan's document; not every draw is a possible plan."""
-    method = random.choice(("full", "last_layers", "lora", "lora", "qlora", "qlora"))
+    method = random.choice(METHODS)
     document = {
         "model": model,
         "method": method,
