@@ -21,7 +21,8 @@ from reports.words import TRAINING_WORDS
 
 _KEY = "applied_changes"
 _COLORS = {"yes": "green", "tight": "orange", "no": "red"}
-_WIDTHS = (9, 4, 4, 3, 5, 4)
+_FITS = {"yes": "fits", "tight": "tight", "no": "does not fit"}
+_WIDTHS = (9, 10, 4)
 _FOLLOWS = ("weights_dtype", "adapter.dtype", "adapter.alpha")
 """Keys that the form sets by itself, by method, precision and rank."""
 
@@ -106,7 +107,7 @@ def _limit(limit: Limit, what: str, unit: str = "") -> str:
     if limit.basis is None:
         return f"{what} {UNKNOWN}"
     if limit.value is None:
-        return f"{what} none"
+        return f"no {what.rsplit(maxsplit=1)[-1]} fits"
     tight = " (tight)" if limit.fits == "tight" else ""
     return f"{what} {limit.value:,}{unit}{tight}"
 
@@ -128,18 +129,16 @@ def _stack(report: FitReport) -> None:
 
 
 def _changes(changes: Sequence[WeighedChange]) -> None:
-    """Show the changes as rows, the least disturbing first."""
-    for column, heading in zip(
-        st.columns(_WIDTHS), ("Change", "Saves", "Peak", "Fits", "Same training?", ""), strict=True
-    ):
-        column.caption(heading)
+    """Show the changes as rows, the least disturbing first; each figure says what it is."""
     for change in changes:
-        what, saves, peak, fits, training, button = st.columns(_WIDTHS, vertical_alignment="center")
+        what, figures, button = st.columns(_WIDTHS, vertical_alignment="center")
         what.markdown(show.plain(change.text), help=f"Price: {change.price}.")
-        saves.markdown(UNKNOWN if change.saves_bytes is None else gib(change.saves_bytes))
-        peak.markdown(gib(change.peak_allocated_bytes))
-        fits.markdown(f":{_COLORS[change.fits]}[{change.fits}]")
-        training.markdown(TRAINING_WORDS[change.training])
+        saves = UNKNOWN if change.saves_bytes is None else gib(change.saves_bytes)
+        figures.markdown(
+            f"saves {saves}, peak {gib(change.peak_allocated_bytes)}  \n"
+            f":{_COLORS[change.fits]}[{_FITS[change.fits]}], "
+            f"{TRAINING_WORDS[change.training]} training"
+        )
         with button:
             _apply_button("Apply", change.text, change.keys, f"apply_{change.override}")
 
