@@ -56,7 +56,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A plan in few words: a family, and the keys that differ from a LoRA's."""
+    """A plan in few words: a family (any that is shaped like Llama), and the plan's keys."""
 
     family: str
     keys: dict[str, Any]
@@ -71,7 +71,7 @@ class Case:
         """Return the plan, its model written into ``folder``."""
         model = folder / self.family
         model.mkdir(exist_ok=True)
-        config = {"model_type": self.family} | FAMILIES[self.family]
+        config = {"model_type": self.family} | FAMILIES.get(self.family, _LLAMA_LIKE)
         (model / "config.json").write_text(json.dumps(config))
         document = {
             "model": str(model),
