@@ -189,6 +189,7 @@ def layout(model: Any) -> dict[str, Any]:
     [
         ({"adapter": {"target_modules": ["nothing_proj"]}}, "target_modules", "nothing_proj"),
         ({"method": "bitfit"}, "method", "no"),
+        ({"method": "qlora", "adapter": {"use_dora": True}}, "use_dora", "probe"),
         ({"parallel": {"strategy": "zero3", "data_parallel_size": 8}}, "strategy", "zero3"),
         ({"adapter": {"modules_to_save": ["nothing"]}}, "modules_to_save", "nothing"),
         ({"method": "last_layers", "num_trained_layers": 5}, "num_trained_layers", "4 layers"),

@@ -26,7 +26,12 @@ def add_adapter(base: Any, plan: FineTunePlan) -> Any:
     Raises:
         InputError: The adapter does not suit the model.
     """
+    on_meta = base.device.type == "meta"
     problems = list(_missing_modules(base, plan))
+    if on_meta and plan.adapter.use_dora and plan.is_quantized:
+        what = "the dry run cannot follow peft's DoRA into quantised weights; a probe can"
+        fix = "set use_dora: false, or probe it"
+        problems.append(Problem("adapter.use_dora", what, "false", fix))
     if problems:
         raise InputError(problems)
     try:
@@ -34,7 +39,7 @@ def add_adapter(base: Any, plan: FineTunePlan) -> Any:
             base,
             _peft_config(base, plan),
             autocast_adapter_dtype=False,
-            low_cpu_mem_usage=base.device.type == "meta",
+            low_cpu_mem_usage=on_meta,
         )
     except ValueError as error:
         raise InputError(_as_problem(error, plan)) from error
