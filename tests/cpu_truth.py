@@ -117,6 +117,7 @@ def _cases() -> list[Case]:
         ("gemma2", {"method": "ia3"} | on),
         ("llama", {"method": "lora", "adapter": saved} | on),
         ("llama_tied", {"method": "lora", "loss": "chunked", "adapter": saved} | off),
+        ("llama_tied", {"method": "full", "seq_len": 16} | off),  # two gradients of one weight
         ("llama", {"method": "full", "loss": "chunked"} | on),
         ("gemma2", {"method": "qlora", "loss": "chunked"} | on),
         ("gpt2", {"method": "full", "loss": "chunked"} | off),
