@@ -77,12 +77,15 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Say how much GPU memory one training step needs, and which GPUs it fits."""
-    from commands.readings import read_plan
+    from rich.console import Group
+
+    from commands.readings import read_plan, with_outlook
     from estimator.plan import load_plan
-    from reports import terminal
+    from reports import terminal, terminal_fit, terminal_time
 
     reading = read_plan(load_plan(plan, overrides or ()), by_dry_run=dry_run)
-    show(reading.to_document(), lambda: terminal.estimate(reading), as_json)
+    parts = terminal.estimate, terminal_time.outlook, terminal_fit.suggestions
+    show(with_outlook(reading), lambda: Group(*(part(reading) for part in parts)), as_json)
 
 
 @app.command()
@@ -105,6 +108,32 @@ def compare(
     found = read_methods(load_plan(plan, overrides or ()), gpus)
     document = {"estimates": [reading.to_document() for reading in found]}
     show(document, lambda: terminal.comparison(found), as_json)
+
+
+@app.command()
+def fit(
+    plan: PlanFile,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME", help="In place of the plan's GPU.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run/--no-dry-run", help="Confirm the answers by dry runs.")
+    ] = True,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what fits a GPU, what each change saves, and which GPU is cheapest. Status 1: no fit."""
+    from commands.fit import find_fit
+    from estimator.gpus import find_gpu
+    from estimator.plan import load_plan
+    from reports import terminal_fit
+
+    chosen = load_plan(plan, overrides or ())
+    if gpu:
+        chosen = chosen.changed(gpu=find_gpu(gpu, where=f"--gpu {gpu}").name)
+    found = find_fit(chosen, by_dry_run=dry_run)
+    show(found.to_document(), lambda: terminal_fit.fit(found), as_json)
+    raise typer.Exit(1 if found.fits == "no" else 0)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from commands.watch import Progress
@@ -10,7 +12,9 @@ from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
 from estimator.judge import judge_traced
 from estimator.memory import NoFormula, read_formula
+from estimator.other_peaks import read_other_peaks
 from estimator.plan import FineTunePlan
+from estimator.throughput import read_throughput
 from trainer import launch
 
 
@@ -23,6 +27,13 @@ def read_plan(plan: FineTunePlan, *, by_dry_run: bool = False) -> MemoryEstimate
             typer.echo(f"{error} Taking the dry run instead.", err=True)
     with Progress(f"dry run of {plan.method}") as progress:
         return launch.dry_run(plan, on_progress=progress)
+
+
+def with_outlook(reading: MemoryEstimate) -> dict[str, Any]:
+    """Return a reading as plain JSON values, with how long its step takes and the other peaks."""
+    time, other_peaks = read_throughput(reading.plan), read_other_peaks(reading)
+    outlook = {"time": time.to_document(), "other_peaks": other_peaks.to_document()}
+    return reading.to_document() | outlook
 
 
 def read_methods(plan: FineTunePlan, gpus: tuple[Gpu, ...]) -> list[MemoryEstimate]:

@@ -1,76 +1,90 @@
-"""Which bytes are alive, and the fullest moment there was."""
+"""Which storages are alive, and the moments that may be the fullest, whatever the sizes.
+
+Sizes stay symbolic here: a storage is so many bytes for each element of a shape whose dimensions
+have names. What is alive at a moment is then a sum of such sizes, which :mod:`estimator.step_forms`
+evaluates for any model and batch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from estimator.estimate import Component
 
-Sizes = dict[Component, int]
+Shape = tuple[str, ...]
+"""Names of dimensions, such as ``("tokens", "hidden")``; :func:`estimator.structure.dimensions`."""
+
+Size = tuple[Shape, int]
+"""A storage's size: a shape, and bytes for each element of it."""
+
+Amounts = dict[tuple[Component, Size, str], int]
+"""How many storages there are of each size, by what they are for.
+
+The last part of the key names a dimension that the whole is multiplied by, such as the number of
+further equal layers; it is empty where there is none.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What is alive at one moment, in bytes by component."""
+def plus(left: Amounts, right: Amounts) -> Amounts:
+    """Return both together."""
+    sums = dict(left)
+    for key, count in right.items():
+        sums[key] = sums.get(key, 0) + count
+    return sums
 
-    sizes: Sizes
 
-    @property
-    def total_bytes(self) -> int:
-        """All that is alive."""
-        return sum(self.sizes.values())
+def times(amounts: Amounts, dimension: str) -> Amounts:
+    """Return amounts that are there once for each of a dimension."""
+    return {(component, size, dimension): n for (component, size, _), n in amounts.items() if n}
 
-    def plus(self, more: Sizes, times: int = 1) -> Moment:
-        """Return this moment with ``times`` as much of ``more`` alive as well."""
-        sums = dict(self.sizes)
-        for component, size in more.items():
-            sums[component] = sums.get(component, 0) + times * size
-        return Moment(sums)
+
+def difference(now: Amounts, before: Amounts) -> Amounts:
+    """Return what there is now more than before."""
+    changes = {key: now.get(key, 0) - before.get(key, 0) for key in {**now, **before}}
+    return {key: count for key, count in changes.items() if count}
 
 
 class Account:
-    """Counts the bytes alive and remembers the fullest moment since it was last asked."""
+    """Counts what is alive and remembers every moment after which something died."""
 
     def __init__(self) -> None:
-        self.live: Sizes = {}
-        self._total = 0
-        self._top = 0
-        self._at_top: Sizes = {}
+        self.live: Amounts = {}
+        self._moments: list[Amounts] = []
+        self._grew = False
 
-    def born(self, component: Component, size: int) -> None:
+    def born(self, component: Component, size: Size) -> None:
         """Count a storage that is born."""
-        self.live[component] = self.live.get(component, 0) + size
-        self._total += size
+        key = (component, size, "")
+        self.live[key] = self.live.get(key, 0) + 1
+        self._grew = True
 
-    def died(self, component: Component, size: int) -> None:
+    def died(self, component: Component, size: Size) -> None:
         """Count a storage that dies; only then can a fullest moment have passed."""
-        if self._total > self._top:
-            self._top, self._at_top = self._total, dict(self.live)
-        self.live[component] -= size
-        self._total -= size
+        self.remember()
+        self.live[component, size, ""] -= 1
 
-    def relabel(self, old: Component, new: Component, size: int) -> None:
+    def relabel(self, old: Component, new: Component, size: Size) -> None:
         """Count a storage as something else."""
-        self.live[old] -= size
-        self.live[new] = self.live.get(new, 0) + size
+        self.live[old, size, ""] -= 1
+        key = (new, size, "")
+        self.live[key] = self.live.get(key, 0) + 1
 
-    def top(self) -> tuple[int, Sizes]:
-        """Return the fullest moment so far, for :meth:`return_to`."""
-        if self._total > self._top:
-            self._top, self._at_top = self._total, dict(self.live)
-        return self._top, self._at_top
+    def remember(self) -> int:
+        """Note this moment if more is alive than at the last; return how many are noted."""
+        if self._grew:
+            self._moments.append(dict(self.live))
+            self._grew = False
+        return len(self._moments)
 
-    def return_to(self, top: tuple[int, Sizes]) -> None:
-        """Forget what was fuller than ``top``: it did not happen."""
-        self._top, self._at_top = top
+    def forget_since(self, num_moments: int) -> None:
+        """Forget the later moments: they did not happen."""
+        del self._moments[num_moments:]
+        self._grew = False
 
-    def cut(self) -> Moment:
-        """Return the fullest moment since the last cut, and begin anew."""
-        if self._total > self._top:
-            self._at_top = dict(self.live)
-        moment = Moment(self._at_top)
-        self._top, self._at_top = self._total, dict(self.live)
-        return moment
+    def cut(self) -> list[Amounts]:
+        """Return the moments since the last cut, and begin anew."""
+        self.remember()
+        moments, self._moments = self._moments, []
+        self._grew = True
+        return moments
 
 
 class Storage:
@@ -78,7 +92,7 @@ class Storage:
 
     __slots__ = ("account", "component", "size")
 
-    def __init__(self, account: Account, size: int, component: Component = "temporaries") -> None:
+    def __init__(self, account: Account, size: Size, component: Component = "temporaries") -> None:
         self.account = account
         self.size = size
         self.component: Component = component

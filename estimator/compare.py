@@ -57,6 +57,8 @@ def under_method(plan: FineTunePlan, method: str) -> FineTunePlan:
         changes["quantization"] = plan.quantization
     if method not in ("lora", "qlora"):
         adapter["use_dora"] = False
+    if method not in ("lora", "qlora", "ia3"):
+        adapter["modules_to_save"] = []
     if method == "prefix_tuning":
         changes["gradient_checkpointing"] = False
     return plan.changed(**changes, adapter=adapter)

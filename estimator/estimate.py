@@ -77,6 +77,15 @@ class Timeline(Record):
             raise ValueError("every series of a timeline needs one value for each point")
         return self
 
+    def phase_starts(self) -> list[tuple[float, Phase]]:
+        """Return where each phase begins; one that comes back is named again."""
+        changes = zip(self.at, self.phase, (None, *self.phase), strict=False)
+        return [(at, phase) for at, phase, before in changes if phase != before]
+
+    def total_bytes(self) -> tuple[int, ...]:
+        """Return the sum of all components at each point."""
+        return tuple(map(sum, zip(*self.components_bytes.values(), strict=True)))
+
 
 class MemoryEstimate(Record):
     """The memory of one training step, on one GPU, by component and by phase.

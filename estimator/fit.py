@@ -1,42 +1,78 @@
-"""What would make a plan that does not fit fit."""
+"""What would make a plan fit: what each change saves, and the mildest stack of changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from estimator.compare import under_method
-from estimator.estimate import Device, MemoryEstimate
-from estimator.memory import NoFormula, read_formula
+from estimator.changes import KINDS, Change, Kind, KindOf, Training
+from estimator.estimate import Basis, Device, Fits, MemoryEstimate
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
+from estimator.reader import Reader, fits_in
+from estimator.records import Record
 
 MAX_CHANGES = 3
 SMALLEST_DROP = 0.02
 """The part of the peak that a change must save to be worth its name."""
 
+Stack = dict[KindOf, Change]
+"""Changes that are made together, at most one of each kind, in the order of KINDS."""
 
-@dataclass(frozen=True, slots=True)
-class PlanChange:
-    """A change to a plan, and the peak that the formula then gives.
+
+class WeighedChange(Record):
+    """A change, and what the plan then needs.
 
     ``override`` is what is typed after ``--set``; of several keys it holds the further ``--set``.
+    ``saves_bytes`` is what the change takes off the peak of allocated memory, of a stack off the
+    peak that the changes before it left; None where the peak without it was not read.
     """
 
+    kind: str
+    text: str
+    keys: dict[str, Any]
     override: str
+    training: Training
+    price: str
+    basis: Basis
     peak_allocated_bytes: int
+    saves_bytes: int | None
+    fits: Fits
+
+
+def weigh_changes(
+    plan: FineTunePlan, capacity_bytes: int, reader: Reader
+) -> Iterator[WeighedChange]:
+    """Yield every change there is with what it saves by itself, least disturbing first.
+
+    Of a graded kind (smaller micro-batches, lower ranks, shorter examples) there is the mildest
+    with which the plan fits, else the strongest; about half where the plan fits as it is. What
+    cannot be read is left out.
+    """
+    fits_already = _fits(plan, capacity_bytes, reader)
+    for kind_of in KINDS:
+        kind = kind_of(plan)
+        if kind.is_graded and kind.changes and fits_already:
+            changes = [kind.changes[kind.usual]]
+        elif kind.is_graded:
+            best = _mildest(kind, plan, capacity_bytes, reader)
+            changes = [best] if best else []
+        else:
+            changes = kind.changes
+        for change in changes:
+            weighed = _weighed(change, plan, capacity_bytes, reader)
+            if weighed is not None:
+                yield weighed
 
 
 def changes_that_fit(
     plan: FineTunePlan, capacity_bytes: int, *, device: Device = "cuda"
-) -> list[PlanChange]:
-    """Return up to three changes that bring a plan under a capacity, and keep it there.
+) -> list[WeighedChange]:
+    """Return up to three changes of which any one brings a plan under a capacity, with room.
 
-    They come in the order of how little they disturb: what leaves the training itself as it is
-    first, then a smaller micro-batch (made up for by accumulation), then another method, then
-    shorter examples. A change for which the formula does not hold is left out, and so is one that
-    lowers the peak by less than :data:`SMALLEST_DROP`.
+    They come in the order of how little they disturb. A change for which the formula does not
+    hold is left out, and so is one that lowers the peak by less than :data:`SMALLEST_DROP`.
 
     Args:
         plan: What does not fit.
@@ -44,69 +80,128 @@ def changes_that_fit(
             must fit it too, as far as the estimate assumes them; on a CPU the peak.
         device: Where the plan runs.
     """
-    now = _read(plan, device)
-    found = []
-    for changes in _candidates(plan):
-        try:
-            estimate = _read(plan.changed(**changes), device)
-        except InputError:
-            continue
-        if estimate is None:
-            continue
-        peak = estimate.peak_allocated_bytes
-        need = estimate.comfortable_need_bytes if device == "cuda" else peak
-        drops = now is None or peak <= (1 - SMALLEST_DROP) * now.peak_allocated_bytes
-        if need <= capacity_bytes and drops:
-            found.append(PlanChange(_override(changes), peak))
+    found: list[WeighedChange] = []
+    for change in weigh_changes(plan, capacity_bytes, Reader(device=device)):
+        if change.fits == "yes" and _is_worth_it(change):
+            found.append(change)
         if len(found) == MAX_CHANGES:
             break
     return found
 
 
-def _read(plan: FineTunePlan, device: Device) -> MemoryEstimate | None:
+def stack_changes(plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> list[WeighedChange]:
+    """Return the mildest changes that together make a plan fit, each with the running peak.
+
+    Changes are taken in the order of how little they disturb until the plan fits; then, from the
+    last on, each that is not needed is dropped, and each that can be milder is made so. Where
+    nothing makes it fit, these are all the changes that help.
+    """
+    chosen: Stack = {}
+    for kind_of in KINDS:
+        current = _changed(plan, chosen)
+        if _fits(current, capacity_bytes, reader):
+            break
+        best = _mildest(kind_of(current), current, capacity_bytes, reader)
+        weighed = _weighed(best, current, capacity_bytes, reader) if best else None
+        if best is None or weighed is None or not _is_worth_it(weighed):
+            continue
+        leaves_formula = weighed.basis == "dry-run" and reader.formula(current) is not None
+        if leaves_formula and weighed.fits != "yes":
+            continue  # there would be no telling what the changes after it save
+        chosen[kind_of] = best
+    if _fits(_changed(plan, chosen), capacity_bytes, reader):
+        chosen = _relaxed(chosen, plan, capacity_bytes, reader)
+    return list(_running(plan, chosen.values(), capacity_bytes, reader))
+
+
+def _relaxed(chosen: Stack, plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> Stack:
+    """Return the stack without what it can do without, and the rest as mild as it can be."""
+    for kind_of in reversed(list(chosen)):
+        others = {kind: change for kind, change in chosen.items() if kind is not kind_of}
+        base = _changed(plan, others)
+        if _fits(base, capacity_bytes, reader):
+            chosen = others
+        elif milder := _mildest(kind_of(base), base, capacity_bytes, reader):
+            chosen = chosen | {kind_of: milder}
+    return chosen
+
+
+def _running(
+    plan: FineTunePlan, changes: Iterable[Change], capacity_bytes: int, reader: Reader
+) -> Iterator[WeighedChange]:
+    for change in changes:
+        weighed = _weighed(change, plan, capacity_bytes, reader)
+        if weighed is not None:
+            yield weighed
+        plan = change.apply(plan)
+
+
+def _mildest(kind: Kind, plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> Change | None:
+    """Return the mildest change of a kind with which a plan fits, else the one that saves most."""
+    changes = kind.changes
+    if not changes:
+        return None
+    if not kind.is_graded:
+        read = [(change, _read(change, plan, reader)) for change in changes]
+        known = [(change, then) for change, then in read if then is not None]
+        fitting = (change for change, then in known if fits_in(then, capacity_bytes) == "yes")
+        smallest = min(known, key=lambda pair: pair[1].peak_allocated_bytes, default=(None, None))
+        return next(fitting, smallest[0])
+    if reader.formula(plan) is None:  # each reading is a dry run: take one
+        return changes[kind.usual]
+
+    def fits(change: Change) -> bool:
+        then = _read(change, plan, reader)
+        return then is not None and fits_in(then, capacity_bytes) == "yes"
+
+    index = bisect_left(changes, True, key=fits)
+    return changes[min(index, len(changes) - 1)]
+
+
+def _read(change: Change, plan: FineTunePlan, reader: Reader) -> MemoryEstimate | None:
     try:
-        return read_formula(plan, device=device)
-    except NoFormula:
+        return reader.read(change.apply(plan))
+    except InputError:  # not possible with this plan
         return None
 
 
-def _override(changes: dict[str, Any]) -> str:
-    """Return changes as they are typed after ``--set``."""
-    return " --set ".join(
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-        for key, value in changes.items()
+def _weighed(
+    change: Change, plan: FineTunePlan, capacity_bytes: int, reader: Reader
+) -> WeighedChange | None:
+    """Return a change with what it saves, like compared with like where that is possible."""
+    then = _read(change, plan, reader)
+    if then is None:
+        return None
+    formula = reader.formula(plan)
+    now = formula if formula and then.basis == "formula" else reader.dry_run(plan) or formula
+    peak = then.peak_allocated_bytes
+    return WeighedChange(
+        kind=change.kind,
+        text=change.text,
+        keys=change.keys,
+        override=change.override,
+        training=change.training,
+        price=change.price,
+        basis=then.basis,
+        peak_allocated_bytes=peak,
+        saves_bytes=now.peak_allocated_bytes - peak if now else None,
+        fits=fits_in(then, capacity_bytes),
     )
 
 
-def _candidates(plan: FineTunePlan) -> Iterator[dict[str, Any]]:
-    if not plan.gradient_checkpointing:
-        yield {"gradient_checkpointing": True}
-    if plan.keep_outputs:
-        yield {"keep_outputs": False}
-    if plan.optimizer.startswith("adamw_torch"):
-        yield {"optimizer": "adamw_8bit"}
-    for size in _smaller_batches(plan.micro_batch_size):
-        times = plan.micro_batch_size // size
-        steps = plan.gradient_accumulation_steps * times
-        yield {"micro_batch_size": size, "gradient_accumulation_steps": steps}
-    if not plan.uses_adapter:
-        yield _to_method(plan, "lora")
-    if plan.method != "qlora":
-        yield _to_method(plan, "qlora")
-    length = plan.seq_len // 2
-    while length >= 128:
-        yield {"seq_len": length}
-        length //= 2
+def _is_worth_it(change: WeighedChange) -> bool:
+    if change.saves_bytes is None:
+        return True
+    before = change.peak_allocated_bytes + change.saves_bytes
+    return change.saves_bytes >= SMALLEST_DROP * before
 
 
-def _smaller_batches(size: int) -> list[int]:
-    """Return the largest proper divisor of a micro-batch, and 1: the global batch stays."""
-    divisors = [one for one in range(size // 2, 0, -1) if size % one == 0]
-    return divisors[:1] if divisors[:1] == [1] else divisors[:1] + divisors[-1:]
+def _changed(plan: FineTunePlan, chosen: Stack) -> FineTunePlan:
+    for change in chosen.values():
+        plan = change.apply(plan)
+    return plan
 
 
-def _to_method(plan: FineTunePlan, method: str) -> dict[str, Any]:
-    """Return what changes with the method: its name, and what the frozen weights are stored in."""
-    weights_dtype = under_method(plan, method).weights_dtype
-    same = weights_dtype == plan.weights_dtype
-    return {"method": method} | ({} if same else {"weights_dtype": weights_dtype})
+def _fits(plan: FineTunePlan, capacity_bytes: int, reader: Reader) -> bool:
+    estimate = reader.read(plan)
+    return estimate is not None and fits_in(estimate, capacity_bytes) == "yes"

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from estimator.architecture import Architecture, Linear, NotModelled
 from estimator.catalogue import find_bundled_model
 from estimator.gpu_facts import plan_attention
-from estimator.layers import attention_windows
 from estimator.models import ResolvedModel
 from estimator.plan import FineTunePlan
 from estimator.states import target_linears
+from estimator.windows import attention_windows
 
 Part = Literal["linears", "adapters", "attention", "head"]
 Pass = Literal["forward", "recompute", "backward"]

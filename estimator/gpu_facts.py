@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from functools import cache
+from pathlib import Path
+
 from estimator.gpus import Gpu
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 
@@ -9,12 +13,13 @@ _KIB = 2**10
 
 _DEFAULT_CAPABILITY = 8.0
 
+_FLASH_HEAD_DIM = 256
+
 _CUDNN_CAPABILITIES = (9.0, 10.0)
 
-_CONTEXT_BYTES = {
-    # fitcheck-llm 0.3.1, data/measurements (MIT): device used less reserved, torch 2.10 to 2.14
-    "Tesla T4": 147_718_144,
-}
+_CONTEXTS = Path(__file__).with_name("data") / "cuda_contexts.csv"
+
+_MIB = 2**20
 
 
 def capability(gpu: Gpu) -> float:
@@ -32,23 +37,36 @@ def cublas_workspace_bytes(gpu: Gpu) -> int:
 
 
 def attention_backend(
-    plan: FineTunePlan, *, gpu: Gpu, float_type: str, head_dim: int, masked: bool, grouped: bool
+    plan: FineTunePlan,
+    *,
+    gpu: Gpu,
+    float_type: str,
+    head_dim: int,
+    masked: bool,
+    grouped: bool,
+    value_head_dim: int | None = None,
+    broadcast: bool = False,
+    dropout: bool = False,
 ) -> str:
     """Return the kernel that PyTorch's scaled_dot_product_attention takes on a GPU.
 
     Source: ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp``, torch 2.13. Flash wants 16
-    bits, no mask, head_dim up to 256 and Ampere or newer; the memory-efficient kernel takes 32
-    bits and masks, but neither fewer key heads than query heads nor bf16 before Ampere; the math
-    path takes anything and keeps every score. Assumption: cuDNN's kernel is not preferred
-    (:func:`cudnn_assumption`).
+    bits, no mask, heads of one size up to 256 and Ampere or newer, and cannot train heads of 193
+    to 224 (with dropout, to 256) on the consumer generations. The memory-efficient kernel takes 32
+    bits, masks and values of another size, but neither fewer key heads than query heads, nor bf16
+    before Ampere, nor heads whose rows are not aligned; the math path takes anything and keeps
+    every score. Assumption: cuDNN's kernel is not preferred (:func:`cudnn_assumption`).
 
     Args:
         plan: Its ``attention`` and ``attention_backend`` can fix the answer.
         gpu: Where it runs.
         float_type: What the queries are stored in.
-        head_dim: Size of one head.
+        head_dim: Size of one head of the queries and keys.
         masked: Whether an attention mask is passed.
         grouped: Whether there are fewer key heads than query heads and they are not expanded.
+        value_head_dim: Size of one head of the values, where it is another.
+        broadcast: Whether the fewer key heads are passed without ``enable_gqa``.
+        dropout: Whether scores are dropped.
 
     Returns:
         flash, efficient or math.
@@ -57,11 +75,31 @@ def attention_backend(
         return "flash"
     if plan.attention_backend != "auto":
         return plan.attention_backend
-    if float_type != "fp32" and not masked and head_dim <= 256 and has_flash(gpu):
+    heads = (head_dim, value_head_dim or head_dim)
+    is_flash = float_type != "fp32" and not masked and _flash_takes(heads, dropout, gpu)
+    if is_flash and not broadcast:
         return "flash"
-    if float_type == "bf16" and not has_flash(gpu):
+    if grouped or (float_type == "bf16" and not has_flash(gpu)):
         return "math"
-    return "math" if grouped else "efficient"
+    alignment = _alignment(float_type, gpu)
+    return "math" if any(size % alignment for size in heads) else "efficient"
+
+
+def _flash_takes(heads: tuple[int, int], dropout: bool, gpu: Gpu) -> bool:
+    """Source: ``check_head_dim_size_flash`` and the constraint on 8.6, 8.9 and 12.x."""
+    head_dim, value_head_dim = heads
+    if head_dim != value_head_dim or head_dim > _FLASH_HEAD_DIM or not has_flash(gpu):
+        return False
+    if not 8.6 <= capability(gpu) <= 8.9 and not 12.0 <= capability(gpu) <= 12.1:
+        return True
+    return head_dim <= 192 or (head_dim > 224 and not dropout)
+
+
+def _alignment(float_type: str, gpu: Gpu) -> int:
+    """Source: ``minimum_gemm_alignment``, in values of one head."""
+    if float_type != "fp32":
+        return 8 if capability(gpu) >= 7.0 else 1
+    return 4 if capability(gpu) >= 8.0 else 1
 
 
 def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: bool) -> str | None:
@@ -96,17 +134,23 @@ def plan_attention(plan: FineTunePlan, gpu: Gpu, *, head_dim: int, is_grouped: b
 
 
 def cudnn_assumption(attention: str | None, gpu: Gpu) -> str | None:
-    """Return the sentence that a reading with flash attention owes where cuDNN may be preferred.
+    """Return the sentence that a reading with fused attention owes where cuDNN may be preferred.
 
     Source: ``check_prefer_cudnn_attention`` in PyTorch's ``sdp_utils.cpp``: where PyTorch and
-    cuDNN are recent, compute capabilities 9.0 and 10.0 take cuDNN's kernel first. It keeps what
-    flash keeps, the output and one fp32 number per query and head.
+    cuDNN are recent, compute capabilities 9.0 and 10.0 take cuDNN's kernel first, masks and
+    values of another size included. It keeps what flash keeps, the output and one fp32 number per
+    query and head.
+
+    Args:
+        attention: The kernel that was read, or several with commas between them.
+        gpu: Where it runs.
     """
-    if attention != "flash" or capability(gpu) not in _CUDNN_CAPABILITIES:
+    fused = {"flash", "efficient"} & set((attention or "").split(", "))
+    if not fused or capability(gpu) not in _CUDNN_CAPABILITIES:
         return None
     return (
-        f"On {gpu.name} recent PyTorch may prefer cuDNN's attention kernel to flash: it keeps "
-        "about the same, and its workspace is not counted."
+        f"On {gpu.name} recent PyTorch may prefer cuDNN's attention kernel to "
+        f"{' and '.join(sorted(fused))}: it keeps about the same, and its workspace is not counted."
     )
 
 
@@ -115,6 +159,33 @@ def has_flash(gpu: Gpu) -> bool:
     return capability(gpu) >= FLASH_CAPABILITY
 
 
+def has_grouped_mm(gpu: Gpu) -> bool:
+    """Return whether PyTorch multiplies groups of rows by their own matrices on a GPU.
+
+    Source: ``_can_use_grouped_mm`` in ``transformers/integrations/moe.py`` 5.23: Ampere or newer;
+    before it transformers loops over the experts.
+    """
+    return capability(gpu) >= FLASH_CAPABILITY
+
+
 def context_bytes(gpu: Gpu) -> int | None:
-    """Return the size of a CUDA context, None where nobody measured it for this GPU."""
-    return _CONTEXT_BYTES.get(gpu.name)
+    """Return the size of a CUDA context, None where no measurement was found for this GPU."""
+    row = _contexts().get(gpu.name)
+    return None if row is None else round(float(row["context_mib"]) * _MIB)
+
+
+def context_assumption(gpu: Gpu) -> str:
+    """Return the sentence that says where a context's size is from, and how sure it is."""
+    row = _contexts().get(gpu.name)
+    if row is None:
+        return f"The size of a CUDA context on {gpu.name} is not known, so neither is the total."
+    return (
+        f"The CUDA context on {gpu.name} is {float(row['context_mib']):.0f} MiB "
+        f"({row['confidence']} confidence): {row['method']}; {row['source']}."
+    )
+
+
+@cache
+def _contexts() -> dict[str, dict[str, str]]:
+    with _CONTEXTS.open(encoding="utf-8", newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}

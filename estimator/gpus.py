@@ -75,6 +75,7 @@ def common_gpus() -> tuple[Gpu, ...]:
     return tuple(sorted((g for g in bundled_gpus() if g.common), key=lambda g: g.memory_gib))
 
 
+@cache
 def find_gpu(name: str, *, where: str = "gpu") -> Gpu:
     """Return the bundled GPU called ``name`` (case, spaces and hyphens do not matter).
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
 from typing import Any
 
 from estimator.architecture import Architecture, NotModelled
-from estimator.byte_account import Moment
-from estimator.decoder_step import DecoderStep, StepMoments
+from estimator.blocks import block, exact
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
-from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption, plan_attention
+from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption
 from estimator.gpus import Gpu, common_gpus
+from estimator.layer_forms import LayerForm, layer_form
 from estimator.models import beyond_trained_length, resolve_model
-from estimator.plan import FLASH_CAPABILITY, FineTunePlan
-from estimator.states import States, read_states
+from estimator.plan import FineTunePlan
+from estimator.refusals import kernel_on, kernel_refusal, not_described, refusals
+from estimator.states import read_states
+from estimator.step_forms import Parts, step_forms
+from estimator.structure import dimensions, largest_efficient_head, structure_of
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""The model types whose layers :mod:`estimator.decoder_step` describes."""
+_MAX_MODELS = 256
 
 
 class NoFormula(Exception):
@@ -39,7 +40,7 @@ def read_formula(
     holds beyond that depends on the order of events, which the dry run replays.
 
     Known error: the bytes in live tensors come out within 0.05 % of the dry run's trace (decoders
-    of :data:`DECODERS`, every method, precision and optimizer described). The allocator adds the
+    of :func:`~estimator.layer_forms.described_types`, every method, precision and optimizer described). The allocator adds the
     rests of blocks that it does not split: 0 to 0.4 % on 7B models with checkpointing, up to 3.5 %
     (seen on a 1.1B QLoRA step without checkpointing). In fp32 or pure 16 bits the gradients of
     tied embeddings are added out of place, under autocast in place, as PyTorch does.
@@ -58,193 +59,168 @@ def read_formula(
     started = time.perf_counter()
     model = resolve_model(plan.model)
     try:
-        architecture = Architecture.from_config(model.config)
+        architecture, form = _model(model.config)
     except NotModelled as error:
         reason = f"The formula does not describe {error.model_type} models: it {error.reason}."
         raise NoFormula(reason) from error
-    reason = next(_refusals(plan, model.config, architecture), None)
+    if form is None:
+        raise NoFormula(not_described(model.config))
+    reason = next(refusals(plan, model.config, architecture, form), None)
     if reason:
         raise NoFormula(reason)
-    states = read_states(plan, architecture)
-    step_with = cache(partial(_step, plan, architecture))
-
-    def read_on(gpu: Gpu) -> dict[Phase, Moment]:
-        kernel = _attention(plan, gpu, architecture) or "none"
-        # forward and backward run on threads of their own, with a workspace each
-        workspaces_bytes = 2 * cublas_workspace_bytes(gpu) if device == "cuda" else 0
-        return _phases(plan, states, step_with(kernel), workspaces_bytes)
-
-    moments = read_on(plan.gpu_spec)
-    peak_phase = max(moments, key=lambda phase: moments[phase].total_bytes)
-    peak = moments[peak_phase]
+    reading = _Reading(plan, architecture, form, device, model.config)
+    phases = reading.phases(plan.gpu_spec)
+    peak_phase = max(phases, key=lambda phase: sum(phases[phase].values()))
+    peak = phases[peak_phase]
     estimate = MemoryEstimate(
         basis="formula",
         plan=plan,
         parameters=ParameterCounts(
-            total=architecture.num_parameters, trainable=states.num_trainable
+            total=architecture.num_parameters, trainable=reading.states.num_trainable
         ),
-        components_bytes={component: peak.sizes.get(component, 0) for component in COMPONENTS},
-        phases_bytes={phase: moment.total_bytes for phase, moment in moments.items()},
+        components_bytes={component: peak.get(component, 0) for component in COMPONENTS},
+        phases_bytes={phase: sum(parts.values()) for phase, parts in phases.items()},
         peak_phase=peak_phase,
-        peak_allocated_bytes=peak.total_bytes,
-        assumptions=tuple(_assumptions(plan, model.config, architecture)),
+        peak_allocated_bytes=sum(peak.values()),
+        assumptions=tuple(_assumptions(plan, model.config, reading.kernel(plan.gpu_spec))),
         device=device,
         seconds=time.perf_counter() - started,
     )
     if device == "cpu":
         return estimate
-    by_name = {gpu.name: gpu for gpu in gpus or (plan.gpu_spec, *common_gpus())}
+    wanted = {gpu.name: gpu for gpu in gpus or (plan.gpu_spec, *common_gpus())}
     fits, left_out = [], []
-    for gpu in by_name.values():
-        if _kernel_refusal(plan, gpu, architecture):
+    there: dict[int, MemoryEstimate] = {}  # by what the step needs on a GPU
+    for gpu in wanted.values():
+        if kernel_refusal(reading.kernel(gpu)):
             left_out.append(gpu)
             continue
-        there = max(moment.total_bytes for moment in read_on(gpu).values())
-        needs = {"peak_allocated_bytes": there}
-        fits.append(estimate.model_copy(update=needs).fit(gpu))
-    more = tuple(_about_gpus(plan, architecture, list(by_name.values()), left_out))
+        peak_bytes = reading.peak_bytes(gpu)
+        if peak_bytes not in there:
+            there[peak_bytes] = estimate.model_copy(update={"peak_allocated_bytes": peak_bytes})
+        fits.append(there[peak_bytes].fit(gpu))
+    more = tuple(_about_gpus(reading, list(wanted.values()), left_out))
     found: dict[str, Any] = {"gpus": tuple(fits), "assumptions": estimate.assumptions + more}
     return estimate.model_copy(update=found | {"seconds": time.perf_counter() - started})
 
 
+_MODELS: dict[int, tuple[dict[str, Any], Architecture, LayerForm | None]] = {}
+"""What the configurations read last describe, by identity: a bundled one is always the same."""
+
+
+def _model(config: dict[str, Any]) -> tuple[Architecture, LayerForm | None]:
+    known = _MODELS.get(id(config))
+    if known is None:
+        if len(_MODELS) >= _MAX_MODELS:
+            _MODELS.clear()
+        known = config, Architecture.from_config(config), layer_form(config)
+        _MODELS[id(config)] = known
+    return known[1:]
+
+
+class _Reading:
+    """A plan's step on any GPU; evaluated once for each attention kernel."""
+
+    def __init__(
+        self,
+        plan: FineTunePlan,
+        architecture: Architecture,
+        form: LayerForm,
+        device: Device,
+        config: dict[str, Any],
+    ) -> None:
+        self.form = form
+        self.plan = plan
+        self.architecture = architecture
+        self.head_dim = architecture.head_dim
+        self.on_cuda = device == "cuda"
+        self.block = block if self.on_cuda else exact
+        self.states = read_states(plan, architecture, form, on_cuda=self.on_cuda)
+        self.dims = dimensions(plan, architecture, config)
+        self._kernels: dict[str, str | None] = {}
+        self._by_structure: dict[tuple[str | None, bool], dict[Phase, Parts]] = {}
+
+    def kernel(self, gpu: Gpu) -> str | None:
+        """Return the attention kernel that the step takes on a GPU."""
+        if gpu.name not in self._kernels:
+            self._kernels[gpu.name] = kernel_on(self.plan, gpu, self.architecture, self.form)
+        return self._kernels[gpu.name]
+
+    def phases(self, gpu: Gpu) -> dict[Phase, Parts]:
+        """Return the fullest moment of each phase of the second step, when all states exist."""
+        phases = self._without_workspaces(gpu)
+        workspace = self._workspaces_bytes(gpu)
+        return {
+            phase: parts if phase == "load" else parts | {"workspace": workspace}
+            for phase, parts in phases.items()
+        }
+
+    def peak_bytes(self, gpu: Gpu) -> int:
+        """Return the step's peak on a GPU."""
+        load, *others = map(sum, map(dict.values, self._without_workspaces(gpu).values()))
+        return max(load, max(others) + self._workspaces_bytes(gpu))
+
+    def _workspaces_bytes(self, gpu: Gpu) -> int:
+        """Forward and backward run on threads of their own, with a workspace each."""
+        return 2 * cublas_workspace_bytes(gpu) if self.on_cuda else 0
+
+    def _without_workspaces(self, gpu: Gpu) -> dict[Phase, Parts]:
+        kernel = self.kernel(gpu)
+        key = kernel, kernel == "efficient" and largest_efficient_head(gpu) < self.head_dim
+        if key not in self._by_structure:
+            self._by_structure[key] = self._with_kernel(kernel, gpu)
+        return self._by_structure[key]
+
+    def _with_kernel(self, kernel: str | None, gpu: Gpu) -> dict[Phase, Parts]:
+        states = self.states
+        forms = step_forms(structure_of(self.plan, self.architecture, self.form, kernel or "", gpu))
+        loaded: Parts = {
+            "weights": states.weights,
+            "quantization_state": states.quantization_state,
+            "adapters": states.adapters,
+        }
+        always: Parts = loaded | {"optimizer_states": states.optimizer_states}
+        trained: Parts = always | {"gradients": states.gradients}
+        during = trained if self.plan.gradient_accumulation_steps > 1 else always
+        return {
+            "load": loaded | {"temporaries": states.load_temporaries},
+            "forward": _sum(during, forms.forward.fullest(self.dims, self.block)),
+            "backward": _sum(during, forms.backward.fullest(self.dims, self.block)),
+            "optimizer": trained | {"temporaries": states.optimizer_temporaries},
+        }
+
+
+def _sum(left: Parts, right: Parts) -> Parts:
+    sums = dict(left)
+    for component, size in right.items():
+        sums[component] = sums.get(component, 0) + size
+    return sums
+
+
 def _about_gpus(
-    plan: FineTunePlan, architecture: Architecture, gpus: list[Gpu], left_out: list[Gpu]
+    reading: _Reading, gpus: list[Gpu], left_out: list[Gpu]
 ) -> Iterator[str]:
+    plan = reading.plan
     if left_out:
         names = ", ".join(gpu.name for gpu in left_out)
-        yield f"Not judged on {names}: {_kernel_refusal(plan, left_out[0], architecture)}"
-    others = [gpu for gpu in gpus if gpu not in left_out and gpu.name != plan.gpu_spec.name]
+        why = kernel_refusal(reading.kernel(left_out[0]))
+        yield f"Not judged on {names}: {why}"
+    names = {plan.gpu_spec.name, *(gpu.name for gpu in left_out)}
+    others = [gpu for gpu in gpus if gpu.name not in names]
     without = [gpu.name for gpu in others if not gpu.has_bf16]
     if without and "bf16" in (plan.weights_dtype, plan.autocast_dtype):
         yield f"{', '.join(without)} has no bf16 arithmetic: judged with fp16 in its place."
 
 
-def _step(plan: FineTunePlan, architecture: Architecture, attention: str) -> StepMoments:
-    accumulates = plan.gradient_accumulation_steps > 1
-    step = DecoderStep(plan, architecture, attention=attention, accumulates=accumulates)
-    return step.moments()
-
-
-def _phases(
-    plan: FineTunePlan, states: States, step: StepMoments, workspaces_bytes: int
-) -> dict[Phase, Moment]:
-    """Return the fullest moment of each phase of the second step, when all states exist."""
-    loaded = Moment(
-        {
-            "weights": states.weights,
-            "quantization_state": states.quantization_state,
-            "adapters": states.adapters,
-        }
-    )
-    always = loaded.plus(
-        {
-            "optimizer_states": states.optimizer_states,
-            "workspace": workspaces_bytes,
-        }
-    )
-    with_gradients = always.plus({"gradients": states.gradients})
-    during = with_gradients if plan.gradient_accumulation_steps > 1 else always
-    return {
-        "load": loaded.plus({"temporaries": states.load_temporaries}),
-        "forward": during.plus(step.forward.sizes),
-        "backward": during.plus(step.backward.sizes),
-        "optimizer": with_gradients.plus({"temporaries": states.optimizer_temporaries}),
-    }
-
-
-def _attention(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str | None:
-    """Return the attention kernel that the step takes on a GPU, None where there is no such."""
-    grouped = _is_grouped(architecture)
-    return plan_attention(plan, gpu, head_dim=architecture.head_dim, is_grouped=grouped)
-
-
-def _kernel_refusal(plan: FineTunePlan, gpu: Gpu, architecture: Architecture) -> str | None:
-    """Return why the formula does not hold on a GPU, None where it does."""
-    kernel = _attention(plan, gpu, architecture)
-    if kernel is None:
-        return f"there is no flash attention before compute capability {FLASH_CAPABILITY}."
-    if kernel == "math":
-        return (
-            "attention falls to PyTorch's math kernel there, which the formula does not describe."
-        )
-    if kernel == "efficient" and _is_grouped(architecture):
-        return "the formula does not describe memory-efficient attention with expanded key heads."
-    return None
-
-
-def _is_grouped(architecture: Architecture) -> bool:
-    return architecture.num_key_value_heads < architecture.num_attention_heads
-
-
-def _refusals(
-    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
-) -> Iterator[str]:
-    """Yield why the formula does not hold, most telling first; nothing where it does."""
-    yield from _model_refusals(plan, config, architecture)
-    yield from _method_refusals(plan, architecture)
-    yield from _precision_refusals(plan)
-    if plan.parallel.strategy != "none":
-        yield f"The formula is for one GPU; {plan.parallel.strategy} spreads the step over several."
-    if plan.loss != "default":
-        yield f"The formula describes the default loss, not the {plan.loss} one."
-    if plan.padded:
-        yield "The formula describes batches without an attention mask."
-    if plan.attention == "eager":
-        yield "The formula describes flash and memory-efficient attention, not eager attention."
-    reason = _kernel_refusal(plan, plan.gpu_spec, architecture)
-    if reason:
-        yield f"On {plan.gpu_spec.name} with these dtypes {reason}"
-
-
-def _model_refusals(
-    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
-) -> Iterator[str]:
-    model_type = architecture.model_type
-    if model_type not in DECODERS:
-        yield f"The formula describes decoders like {', '.join(DECODERS)}, not {model_type}."
-    if config.get("quantization_config"):
-        yield "The checkpoint is already quantised, which the formula does not describe."
-    window = config.get("sliding_window")
-    slides = model_type == "mistral" or config.get("use_sliding_window")
-    if slides and window and plan.seq_len > window:
-        yield f"Beyond its sliding window of {window} tokens the model builds an attention mask."
-    if architecture.head_dim % 8 or architecture.head_dim > 256:
-        yield f"The attention kernels pad or refuse heads of {architecture.head_dim}."
-
-
-def _method_refusals(plan: FineTunePlan, architecture: Architecture) -> Iterator[str]:
-    if plan.method not in ("full", "last_layers", "lora", "qlora"):
-        yield f"The formula describes full, last_layers, lora and qlora, not {plan.method}."
-    if plan.quantization == "int8":
-        yield "The formula describes 4-bit weights, not LLM.int8()."
-    if plan.adapter.use_dora:
-        yield "The formula describes plain LoRA, not DoRA."
-    targets = plan.adapter.target_modules
-    known = {linear.name.rpartition(".")[2] for linear in architecture.linears}
-    if plan.uses_adapter and targets != "all-linear" and not set(targets) <= known:
-        yield f"The formula describes adapters on {', '.join(sorted(known))} alone."
-    layers = architecture.num_hidden_layers
-    if plan.method == "last_layers" and plan.num_trained_layers > layers:
-        yield f"The model has {layers} layers, fewer than the {plan.num_trained_layers} to train."
-
-
-def _precision_refusals(plan: FineTunePlan) -> Iterator[str]:
-    dtypes = {plan.weights_dtype, plan.autocast_dtype}
-    dtypes |= {plan.adapter.dtype} if plan.uses_adapter else set()
-    if {"bf16", "fp16"} <= dtypes:
-        yield "Two 16-bit formats in one step make copies that the formula does not describe."
-
-
 def _assumptions(
-    plan: FineTunePlan, config: dict[str, Any], architecture: Architecture
+    plan: FineTunePlan, config: dict[str, Any], attention: str | None
 ) -> Iterator[str]:
     yield (
         "Peak allocated: the bytes in live tensors, as torch.cuda.max_memory_allocated counts "
         "them. nvidia-smi shows more: the allocator's cache and the CUDA context."
     )
-    attention = _attention(plan, plan.gpu_spec, architecture)
     yield (
-        f"Worked out operation by operation for {architecture.model_type}, with {attention} "
+        f"Worked out operation by operation for {config['model_type']}, with {attention} "
         f"attention on {plan.gpu_spec.name}."
     )
     cudnn = cudnn_assumption(attention, plan.gpu_spec)

@@ -59,6 +59,19 @@ def _check_target_modules(value: Any) -> Any:
     )
 
 
+def _check_modules_to_save(value: Any) -> Any:
+    if isinstance(value, list | tuple) and all(isinstance(name, str) and name for name in value):
+        return tuple(value)
+    raise InputError(
+        Problem(
+            "adapter.modules_to_save",
+            f"{value!r} is not allowed",
+            "a list of module names such as [embed_tokens, lm_head]",
+            "name the modules that are trained whole, or []",
+        )
+    )
+
+
 def _check_gpu(value: Any) -> Any:
     if isinstance(value, Gpu):
         return value.name if value.bundled else value
@@ -82,6 +95,9 @@ class Adapter(_Part):
     use_dora: bool = Field(default=False, description="learn the weights' magnitude separately")
     use_rslora: bool = Field(default=False, description="scale by alpha / sqrt(r)")
     dtype: FloatType = Field(default="fp32", description="what the adapter is stored in")
+    modules_to_save: Annotated[tuple[str, ...], BeforeValidator(_check_modules_to_save)] = Field(
+        default=(), description="modules trained whole beside the adapter"
+    )
     num_virtual_tokens: int = Field(
         default=20, ge=1, le=100_000, description="prompt_tuning and prefix_tuning only"
     )
@@ -132,6 +148,9 @@ class FineTunePlan(_Part):
     gradient_checkpointing: bool = Field(
         default_factory=lambda data: data.get("method") != "prefix_tuning",
         description="activations are computed again in backward; prefix_tuning cannot",
+    )
+    checkpointing_reentrant: bool = Field(
+        default=False, description="true: torch's older, reentrant variant of checkpointing"
     )
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     attention_backend: Literal["auto", "flash", "efficient", "math"] = "auto"
@@ -250,6 +269,9 @@ def _contradictions(plan: FineTunePlan) -> Iterable[Problem]:
     if plan.adapter.use_dora and plan.method not in ("lora", "qlora"):
         what = f"true contradicts method {plan.method}"
         yield Problem("adapter.use_dora", what, "false", "use method: lora or qlora")
+    if plan.adapter.modules_to_save and plan.method not in ("lora", "qlora", "ia3"):
+        what = f"{', '.join(plan.adapter.modules_to_save)} contradicts method {plan.method}"
+        yield Problem("adapter.modules_to_save", what, "[]", "use method: lora, qlora or ia3")
 
 
 def _flash_contradictions(plan: FineTunePlan) -> Iterable[Problem]:

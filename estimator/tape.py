@@ -1,4 +1,4 @@
-"""A small autograd that keeps account of bytes instead of values.
+"""A small autograd that keeps account of storages instead of values.
 
 Operations are written down as PyTorch records them: what they return, what they keep for
 backward, what they need while they run. A storage lives exactly as long as Python refers to it,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from estimator.byte_account import Account, Sizes, Storage
+from estimator.byte_account import Account, Shape, Size, Storage
 from estimator.estimate import Component
 
 
@@ -17,22 +17,28 @@ class Node:
     """One operation in backward: whom its gradients go to, what it kept, what it needs.
 
     ``targets`` are the nodes of its inputs, each with the size of the gradient and its component.
-    ``passes`` says that the gradient is handed on as it is, as an addition does. ``checkpoint``
+    ``passes`` says that the gradient is handed on as it is, as an addition does, and
+    ``gives_views`` that each input gets a part of it. ``checkpoint``
     is there where what it kept has to be computed again first.
     """
 
-    __slots__ = ("checkpoint", "extra", "grad", "passes", "saved", "targets")
+    __slots__ = ("checkpoint", "extra", "gives_views", "grad", "passes", "saved", "targets")
 
     def __init__(
-        self, inputs: Iterable[Value], saved: list[Storage], extra: int = 0, passes: bool = False
+        self,
+        inputs: Iterable[Value],
+        saved: list[Storage],
+        extra: tuple[Size, ...] = (),
+        passes: bool = False,
     ) -> None:
-        self.targets: list[tuple[Node, int, Component]] = [
+        self.targets: list[tuple[Node, Size, Component]] = [
             (one.node, one.size, one.kind) for one in inputs if one.node is not None
         ]
         self.saved = saved
         self.checkpoint: _Checkpoint | None = None
         self.extra = extra
         self.passes = passes
+        self.gives_views = False
         self.grad: Storage | None = None
 
     def receive(self, grad: Storage) -> None:
@@ -49,9 +55,10 @@ class Node:
             self.checkpoint.run_again(tape)
         if self.passes:
             for node, size, kind in self.targets:
-                node.receive(grad if size == grad.size else Storage(tape.account, size, kind))
+                same = self.gives_views or size == grad.size
+                node.receive(grad if same else Storage(tape.account, size, kind))
             return
-        scratch = Storage(tape.account, self.extra)
+        scratch = [Storage(tape.account, size) for size in self.extra]
         made = [(node, Storage(tape.account, size, kind)) for node, size, kind in self.targets]
         self.saved.clear()
         del scratch, grad
@@ -59,6 +66,27 @@ class Node:
             node, storage = made.pop(0)
             node.receive(storage)
             del storage
+
+
+class _Split(Node):
+    """Where one tensor is cut into several: their gradients are put together in a new one."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, value: Value) -> None:
+        super().__init__((value,), [])
+        self.parts: list[Storage] = []
+
+    def receive(self, grad: Storage) -> None:
+        """Take one part's gradient; it stays alive until all are there."""
+        self.parts.append(grad)
+        self.grad = grad
+
+    def run(self, tape: Tape) -> None:
+        """Make the whole gradient of the parts'."""
+        parts, self.parts = self.parts, []
+        super().run(tape)
+        del parts
 
 
 class Leaf(Node):
@@ -102,11 +130,13 @@ class _Checkpoint:
         """Give the stretch's nodes what they would have kept, once."""
         if not self.nodes:
             return
-        value = Value(self.value.count, self.value.itemsize, self.value.storage, self.value.node)
+        value = Value(self.value.shape, self.value.itemsize, self.value.storage, self.value.node)
         nodes, tape.nodes = tape.nodes, []
+        num_held = len(tape.held)
         self.function(value)
         again, tape.nodes = tape.nodes, nodes
-        tape.account.return_to(tape.last_save)  # it stops once the last saved tensor is there
+        del tape.held[num_held:]
+        tape.account.forget_since(tape.last_save)  # it stops once the last saved tensor is there
         for node, same in zip(self.nodes, again, strict=True):
             node.saved = same.saved
         self.nodes = []
@@ -118,12 +148,12 @@ class Value:
     ``storage`` is None for what is counted elsewhere: weights, and constants.
     """
 
-    __slots__ = ("count", "itemsize", "kind", "node", "storage")
+    __slots__ = ("itemsize", "kind", "node", "shape", "storage")
 
     def __init__(
-        self, count: int, itemsize: int, storage: Storage | None, node: Node | None
+        self, shape: Shape, itemsize: int, storage: Storage | None, node: Node | None
     ) -> None:
-        self.count = count
+        self.shape = shape
         self.itemsize = itemsize
         self.storage = storage
         self.node = node
@@ -134,9 +164,9 @@ class Value:
             self.kind = "logits"
 
     @property
-    def size(self) -> int:
+    def size(self) -> Size:
         """Its bytes."""
-        return self.count * self.itemsize
+        return self.shape, self.itemsize
 
 
 class Tape:
@@ -145,50 +175,58 @@ class Tape:
     def __init__(self) -> None:
         self.account = Account()
         self.nodes: list[Node] = []
-        self.last_save: tuple[int, Sizes] = (0, {})
+        self.held: list[Storage] = []  # what operations keep until backward is done
+        self.last_save = 0  # moments noted when backward's last wish was met
         self._checkpoint: _Checkpoint | None = None
 
     def op(
         self,
         inputs: tuple[Value, ...],
-        count: int,
+        shape: Shape,
         itemsize: int,
         *,
         saves: tuple[Value, ...] = (),
         holds: tuple[Value, ...] = (),
+        owns: tuple[Value, ...] = (),
         saves_result: bool = False,
-        keeps: int = 0,
+        keeps: tuple[Size, ...] = (),
         component: Component = "temporaries",
-        needs: int = 0,
-        backward_needs: int = 0,
+        needs: tuple[Size, ...] = (),
+        backward_needs: tuple[Size, ...] = (),
         passes: bool = False,
     ) -> Value:
         """Record an operation that makes a new tensor, and return it.
 
         Args:
             inputs: What it takes; those with a history get a gradient of their own size.
-            count: Elements of the result.
-            itemsize: Bytes of one of them.
+            shape: The result's.
+            itemsize: Bytes of one of its elements.
             saves: Values that backward wants: from here on they are activations.
             holds: The same, but they stay what they are (16-bit copies of weights).
+            owns: Values that the operation's own context keeps: checkpointing does not know of
+                them, and they stay until the whole backward pass is done.
             saves_result: Whether backward wants the result.
-            keeps: Bytes of a second result that only backward wants (a mask, row sums).
+            keeps: Further results that only backward wants (a mask, row sums).
             component: What the result is.
-            needs: Bytes that it takes and gives back while it runs.
+            needs: What it takes and gives back while it runs.
             backward_needs: The same, in backward.
             passes: Whether backward hands the gradient on as it is.
         """
         if saves or holds:
-            self.last_save = self.account.top()
-        scratch = Storage(self.account, needs)
-        second = Storage(self.account, keeps, "activations")
-        result = Value(count, itemsize, Storage(self.account, count * itemsize, component), None)
+            self.last_save = self.account.remember()
+        scratch = [Storage(self.account, size) for size in needs]
+        second = [Storage(self.account, size, "activations") for size in keeps]
+        result = Value(shape, itemsize, Storage(self.account, (shape, itemsize), component), None)
         del scratch
         node = Node(inputs, [], backward_needs, passes)
         if not node.targets:
             return result
         result.node = node
         self.nodes.append(node)
+        for storage in (value.storage for value in owns):
+            if storage:
+                self.held.append(storage)
+                self._relabel(storage)
         wants = bool(saves or holds or saves_result or keeps)
         if self._checkpoint is not None:
             self._checkpoint.nodes.append(node)
@@ -197,9 +235,9 @@ class Tape:
             for value in (*saves, result) if saves_result else saves:
                 self._keep(node, value.storage)
             node.saved += [value.storage for value in holds if value.storage]
-            node.saved.append(second)
+            node.saved += second
         if saves_result:
-            self.last_save = self.account.top()
+            self.last_save = self.account.remember()
         return result
 
     def _keep(self, node: Node, storage: Storage | None) -> None:
@@ -219,12 +257,37 @@ class Tape:
             return value
         component = value.storage.component if value.storage else "temporaries"
         kind = component if component == "logits" else "temporaries"
-        return self.op((value,), value.count, itemsize, component=kind)
+        return self.op((value,), value.shape, itemsize, component=kind)
+
+    def slice(self, value: Value, shape: Shape) -> Value:
+        """Record a view of a part; its gradient is a new tensor as large as the whole."""
+        return self._view(value, shape, Node((value,), []))
+
+    def split(self, value: Value, shapes: list[Shape]) -> list[Value]:
+        """Record views that make up the whole."""
+        node = _Split(value)
+        return [self._view(value, shape, node) for shape in shapes]
+
+    def _view(self, value: Value, shape: Shape, node: Node) -> Value:
+        if not node.targets:
+            return Value(shape, value.itemsize, value.storage, None)
+        if node not in self.nodes[-1:]:
+            self.nodes.append(node)
+            if self._checkpoint is not None:
+                self._checkpoint.nodes.append(node)
+        return Value(shape, value.itemsize, value.storage, node)
+
+    def join(self, parts: tuple[Value, ...], shape: Shape, itemsize: int) -> Value:
+        """Record a concatenation; the parts' gradients are views of the whole one."""
+        result = self.op(parts, shape, itemsize, passes=True)
+        if result.node:
+            result.node.gives_views = True
+        return result
 
     def add(self, left: Value, right: Value) -> Value:
         """Record an addition."""
         itemsize = max(left.itemsize, right.itemsize)
-        return self.op((left, right), left.count, itemsize, passes=True)
+        return self.op((left, right), left.shape, itemsize, passes=True)
 
     def checkpoint(self, function: Callable[[Value], Value], value: Value) -> Value:
         """Run ``function`` and keep only its input; backward will run it again."""

@@ -1,10 +1,10 @@
-"""Linear layers on a tape of bytes: plain, under autocast, in 4 bits, and with LoRA beside them."""
+"""Linear layers on a tape: plain, under autocast, quantised, and with an adapter beside them."""
 
 from __future__ import annotations
 
-from estimator.architecture import Architecture, Linear
+from estimator.byte_account import Shape
 from estimator.estimate import Component
-from estimator.plan import BYTES_PER_VALUE, FineTunePlan
+from estimator.structure import Structure
 from estimator.tape import Leaf, Tape, Value
 
 
@@ -16,65 +16,76 @@ class Linears:
         leaves: Every trained weight's end of the tape: it holds the gradient.
     """
 
-    def __init__(
-        self, plan: FineTunePlan, architecture: Architecture, tape: Tape, *, accumulates: bool
-    ) -> None:
-        self.plan = plan
+    def __init__(self, structure: Structure, tape: Tape) -> None:
+        self.structure = structure
         self.tape = tape
-        self.accumulates = accumulates
-        self.tokens = plan.tokens_per_micro_batch
-        self.autocast = plan.autocast_dtype != "none"
-        self.weight_itemsize = BYTES_PER_VALUE[plan.weights_dtype]
-        self.adapter_itemsize = BYTES_PER_VALUE[plan.adapter.dtype]
-        self.stream_itemsize = 4 if plan.prepares_kbit else self.weight_itemsize
-        self.linears = {linear.name.rpartition(".")[2]: linear for linear in architecture.linears}
         self.copies: list[Value] = []
         self.leaves: list[Leaf] = []
 
-    def weight(self, count: int, *, trains: bool, uses: int = 1) -> Value:
+    # -- weights
+
+    def weight(self, shape: Shape, *, trains: bool, uses: int = 1, itemsize: int = 0) -> Value:
         """A weight of the model: counted elsewhere, with a gradient where it is trained."""
         leaf = self._leaf(uses) if trains else None
-        return Value(count, self.stream_itemsize, None, leaf)
+        return Value(shape, itemsize or self.structure.stream_itemsize, None, leaf)
+
+    def _adapter_weight(self, shape: Shape) -> Value:
+        return self.weight(shape, trains=True, itemsize=self.structure.adapter_itemsize)
 
     def _leaf(self, uses: int = 1) -> Leaf:
-        in_place = uses == 1 or self.autocast
-        leaf = Leaf(uses=uses, keeps=not self.accumulates, adds_in_place=in_place)
+        # several are added up in place if each went through a cast of its own
+        in_place = uses == 1 or (self.structure.autocast and self.structure.stream_itemsize == 4)
+        leaf = Leaf(uses=uses, keeps=not self.structure.accumulates, adds_in_place=in_place)
         self.leaves.append(leaf)
         return leaf
 
-    def linear(self, value: Value, name: str, *, trains: bool) -> Value:
-        """Write the layer's linear called ``name``, with LoRA beside it where it is a target."""
-        linear = self.linears[name]
-        if self._is_target(name):
-            return self._adapted(value, linear)
-        return self._base(value, linear, trains=trains)
+    # -- products
 
-    def _base(self, value: Value, linear: Linear, *, trains: bool) -> Value:
-        if self.plan.is_quantized:
-            return self._linear_4bit(value, linear)
-        weight = self.weight(linear.in_features * linear.out_features, trains=trains)
-        return self.matmul(value, weight, linear.out_features)
+    def linear(self, value: Value, name: str, out: str, *, trains: bool) -> Value:
+        """Write the layer's linear called ``name``, with an adapter where it is a target.
 
-    def _is_target(self, name: str) -> bool:
-        targets = self.plan.adapter.target_modules
-        return self.plan.uses_adapter and (targets == "all-linear" or name in targets)
+        Args:
+            value: Its input; the last dimension is the linear's.
+            name: What transformers calls it.
+            out: The last dimension of its output.
+            trains: Whether its layer is trained.
+        """
+        if self.structure.adapter == "lora" and name in self.structure.targets:
+            return self._with_lora(value, name, out)
+        if self.structure.adapter == "ia3" and name in self.structure.targets:
+            return self._with_ia3(value, name, out)
+        return self._base(value, name, out, trains=trains)
+
+    def _base(self, value: Value, name: str, out: str, *, trains: bool) -> Value:
+        if self.structure.quantization.startswith("4bit"):
+            return self._in_4_bits(value, out)
+        if self.structure.quantization == "int8":
+            return self._in_8_bits(value, out)
+        structure = self.structure
+        weight = self.weight((value.shape[-1], out), trains=trains)
+        bias = None
+        if name in structure.biased:
+            bias = self.weight((out,), trains=trains or structure.trains == "biases")
+        return self.matmul(value, weight, out, bias=bias)
 
     def matmul(
         self,
         value: Value,
         weight: Value,
-        out_features: int,
+        out: str,
         *,
+        bias: Value | None = None,
         component: Component = "temporaries",
     ) -> Value:
         """A matrix product; under autocast in 16 bits, with copies where the inputs have 32."""
         tape = self.tape
-        if self.autocast:
+        if self.structure.autocast:
             value = tape.cast(value, 2)
             weight = self._copied(weight)
+            bias = self._copied(bias) if bias else None
         return tape.op(
-            (value, weight),
-            self.tokens * out_features,
+            (value, weight, bias) if bias else (value, weight),
+            (*value.shape[:-1], out),
             value.itemsize,
             saves=(value,) if weight.node else (),
             holds=(weight,) if value.node else (),
@@ -88,45 +99,85 @@ class Linears:
             self.copies.append(copy)
         return copy
 
-    def _linear_4bit(self, value: Value, linear: Linear) -> Value:
-        tape = self.tape
-        count = linear.in_features * linear.out_features
-        compute = self.weight_itemsize
+    def _in_4_bits(self, value: Value, out: str) -> Value:
+        """bitsandbytes: the weight is made whole in 16 bits for each product, then let go."""
+        tape, compute = self.tape, self.structure.weight_itemsize
+        shape = (value.shape[-1], out)
         itemsize = value.itemsize
         value = tape.cast(value, compute)
-        whole = count * compute  # the weight as it was
-        scales = 8 * -(-count // 64) if self.plan.double_quant else 0  # in 32 bits, twice
+        scales = ((*shape, "per_block"), 4)
+        twice = (scales, scales) if self.structure.quantization == "4bit-double" else ()
         result = tape.op(
             (value,),
-            self.tokens * linear.out_features,
+            (*value.shape[:-1], out),
             compute,
-            needs=whole + scales,
-            backward_needs=whole,
+            needs=((shape, compute), *twice),
+            backward_needs=((shape, compute),),
         )
         return tape.cast(result, itemsize)
 
-    def _adapted(self, value: Value, linear: Linear) -> Value:
+    def _in_8_bits(self, value: Value, out: str) -> Value:
+        """bitsandbytes' LLM.int8(): the input in 8 bits, and the weight made whole in backward.
+
+        The function keeps its input by itself, so checkpointing does not free it.
+        """
+        shape, itemsize = value.shape, value.itemsize
+        in_8_bits = ((shape, 1), (shape[:-1], 4))
+        return self.tape.op(
+            (value,),
+            (*shape[:-1], out),
+            itemsize,
+            owns=(value,) if value.node else (),
+            needs=in_8_bits,
+            backward_needs=(((shape[-1], out), itemsize),),
+        )
+
+    def _with_lora(self, value: Value, name: str, out: str) -> Value:
         """LoRA beside a frozen linear: base + B(A(dropout(x))) * scale."""
-        tape, adapter = self.tape, self.plan.adapter
-        result = self._base(value, linear, trains=False)
+        tape, structure = self.tape, self.structure
+        result = self._base(value, name, out, trains=False)
         itemsize = result.itemsize
-        if not (self.plan.is_quantized and self.autocast):
-            value = tape.cast(value, self.adapter_itemsize)
+        if not (structure.quantization != "none" and structure.autocast):
+            value = tape.cast(value, structure.adapter_itemsize)
         dropped = value
-        if adapter.dropout:
-            dropped = tape.op((value,), value.count, value.itemsize, keeps=value.count)
-        down = self._adapter_weight(linear.in_features)
-        up = self._adapter_weight(linear.out_features)
-        inner = self.matmul(dropped, down, adapter.r)
+        if structure.dropout:
+            dropped = tape.op((value,), value.shape, value.itemsize, keeps=((value.shape, 1),))
+        down = self._adapter_weight((value.shape[-1], "rank"))
+        up = self._adapter_weight(("rank", out))
+        inner = self.matmul(dropped, down, "rank")
         del dropped
-        outer = self.matmul(inner, up, linear.out_features)
+        outer = self.matmul(inner, up, out)
         del inner
-        outer = tape.op((outer,), outer.count, outer.itemsize)  # times alpha / r
-        if self.plan.is_quantized and not self.autocast:
+        outer = tape.op((outer,), outer.shape, outer.itemsize)  # times alpha / r
+        if structure.quantization != "none" and not structure.autocast:
             outer = tape.cast(outer, itemsize)
         result = tape.add(result, outer)
         del outer
         return tape.cast(result, itemsize)
 
-    def _adapter_weight(self, features: int) -> Value:
-        return Value(features * self.plan.adapter.r, self.adapter_itemsize, None, self._leaf())
+    def _with_ia3(self, value: Value, name: str, out: str) -> Value:
+        """IA³: the output scaled by a learned vector, of the feed-forward's last the input."""
+        tape, structure = self.tape, self.structure
+        quantized = structure.quantization != "none"
+        is_last = name == structure.form.mlp_down
+        given = value.itemsize
+        if quantized and not structure.autocast:
+            value = tape.cast(value, 4)
+        if is_last:
+            if not quantized:
+                value = tape.cast(value, structure.adapter_itemsize)
+            value = self._scaled(value)
+            if not quantized:
+                value = tape.cast(value, given)
+        result = self._base(value, name, out, trains=False)
+        del value
+        itemsize = result.itemsize
+        if not is_last:
+            result = self._scaled(result)
+        return result if quantized and structure.autocast else tape.cast(result, itemsize)
+
+    def _scaled(self, value: Value) -> Value:
+        weight = self._adapter_weight((value.shape[-1],))
+        itemsize = max(value.itemsize, weight.itemsize)
+        inputs, needs = (value, weight), ((value.shape, itemsize),)
+        return self.tape.op(inputs, value.shape, itemsize, saves=(value,), backward_needs=needs)

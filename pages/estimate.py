@@ -9,7 +9,7 @@ from estimator.gpus import Gpu, common_gpus
 from estimator.memory import NoFormula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
-from pages.ui import charts, readings, show
+from pages.ui import charts, fit, readings, show, time
 from pages.ui.navigation import PROVE, ensure_routed
 from pages.ui.plan_form import METHODS, ask_plan
 from pages.ui.state import carried
@@ -51,8 +51,9 @@ def show_results(method: str, plans: Plans) -> None:
         if sentence := full_states(rows):
             st.markdown(show.plain(sentence))
     show_next(plan)
+    fit.make_it_fit(plan)
     if rows:
-        show_details(rows)
+        show_details(plan, rows)
     with progress:
         worked = [make_dry_run(plans[method]) for method in asked]
         if worked and all(worked):
@@ -137,6 +138,7 @@ def show_headline(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
         )
     name = show.method_name(plan.method)
     st.markdown(f"**{name} on {plan.gpu_spec.name}:** {show.verdict(best.fit(plan.gpu_spec))}")
+    time.time_line(best)
 
 
 def show_chart(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
@@ -156,14 +158,22 @@ def gpus_of(plan: FineTunePlan) -> tuple[Gpu, ...]:
     return (*common_gpus(), plan.gpu_spec)
 
 
-def show_details(rows: list[MemoryEstimate]) -> None:
+def show_details(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
     """Show the tables behind the chart, each number under its provenance."""
-    fits, parts, why = st.tabs(["Which GPU", "By component", "Assumptions"])
+    mine = [estimate for estimate in rows if estimate.plan.method == plan.method]
+    names = ["Which GPU", "By component", "Over the step", "Time", "Other peaks", "Assumptions"]
+    fits, parts, step, how_long, others, why = st.tabs(names)
     with fits:
         best = {estimate.plan.method: estimate for estimate in rows}  # a dry run comes last
         show.fits_table(list(best.values()))
     with parts:
         show.breakdown_table(rows, [show.reading_name(estimate) for estimate in rows])
+    for tab, piece in ((step, time.timeline), (how_long, time.time_details), (others, time.peaks)):
+        with tab:
+            if mine:
+                piece(mine[-1])  # a dry run follows the formula that it refines
+            else:
+                st.caption(f"There is no estimate of {show.method_name(plan.method)} yet.")
     with why:
         for estimate in rows:
             st.markdown(f"**{show.reading_name(estimate)}**")

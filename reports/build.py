@@ -13,8 +13,10 @@ from estimator.compare import compare_methods
 from estimator.estimate import MemoryEstimate
 from estimator.memory import NoFormula
 from estimator.models import resolve_model
+from estimator.other_peaks import OtherPeaks, read_other_peaks
 from estimator.plan import FineTunePlan
 from estimator.records import Record
+from estimator.throughput import Throughput, read_throughput
 from trainer.results import ProbeResult
 
 
@@ -22,7 +24,8 @@ class Report(Record):
     """Everything a report says, in whatever format.
 
     ``recommendation`` is None where no question was answered, ``estimates`` is empty where there
-    is no plan, or none that the formula covers; ``estimates_refusal`` then says why.
+    is no plan, or none that the formula covers; ``estimates_refusal`` then says why. ``times`` and
+    ``other_peaks`` hold one for each estimate.
     ``model_source`` is where the facts about the plan's model come from.
     """
 
@@ -30,6 +33,8 @@ class Report(Record):
     recommendation: Recommendation | None
     estimates: tuple[MemoryEstimate, ...]
     estimates_refusal: str = ""
+    times: tuple[Throughput, ...] = ()
+    other_peaks: tuple[OtherPeaks, ...] = ()
     model_source: str = ""
     probes: tuple[ProbeResult, ...]
     created_at: datetime
@@ -55,6 +60,8 @@ def build_report(scenario: Scenario, probes: Sequence[ProbeResult] = ()) -> Repo
         recommendation=recommend(scenario.answers) if scenario.answers else None,
         estimates=estimates,
         estimates_refusal=refusal,
+        times=tuple(read_throughput(one.plan) for one in estimates),
+        other_peaks=tuple(map(read_other_peaks, estimates)),
         model_source=resolve_model(scenario.plan.model).source if scenario.plan else "",
         probes=tuple(probes),
         created_at=datetime.now(UTC),

@@ -13,9 +13,10 @@ from advisor.rules import knowledge_base
 from advisor.scoring import NUM_DRAWS, SPREAD
 from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate, judged_gpus
 from estimator.gpus import Gpu, bundled_gpus
-from reports import charts, units, words
+from reports import charts, outlook, units, words
 from reports.build import Report
 from reports.explain import full_states
+from reports.timeline_chart import TimelineChart, timeline_chart
 
 
 def render(report: Report) -> str:
@@ -35,6 +36,7 @@ def render(report: Report) -> str:
             else None,
             memory_chart=charts.memory_chart(report.estimates) if report.estimates else None,
             states=full_states(report.estimates),
+            timelines=_timelines(report),
             assumptions=_assumptions(report),
             provenance=_provenance(report),
             num_draws=NUM_DRAWS,
@@ -67,6 +69,7 @@ def _environment() -> Environment:
         "basis": words.basis_name,
         "step_size": words.step_size,
         "lacking": words.what_was_lacking,
+        "time_sentence": outlook.time_sentence,
         "words": lambda name: name.replace("_", " "),
         "number": lambda value, digits=3: (
             units.UNKNOWN if value is None else f"{value:,.{digits}f}"
@@ -79,6 +82,10 @@ def _environment() -> Environment:
         "question": find_question,
         "changed": _changed,
         "line_label": charts.label,
+        "columns": outlook.columns,
+        "arithmetic_rows": outlook.arithmetic_rows,
+        "gpu_rows": outlook.gpu_rows,
+        "other_rows": outlook.other_rows,
     }
     return environment
 
@@ -120,11 +127,24 @@ def _assumptions(report: Report) -> list[tuple[str, list[str]]]:
             said.setdefault(text, [])
             if name not in said[text]:
                 said[text].append(name)
-    return list(said.items())
+    return [*said.items(), *_outlook_assumptions(report)]
+
+
+def _outlook_assumptions(report: Report) -> list[tuple[str, list[str]]]:
+    """What the times and the other peaks assume, for whatever method."""
+    times = dict.fromkeys(text for time in report.times for text in time.assumptions)
+    peaks = dict.fromkeys(text for one in report.other_peaks for text in outlook.peak_notes(one))
+    return [*((text, ["time"]) for text in times), *((text, ["other peaks"]) for text in peaks)]
 
 
 def _readings(probe: Any) -> list[MemoryEstimate]:
     return [one for one in (probe.formula, probe.dry_run, probe.measured) if one]
+
+
+def _timelines(report: Report) -> list[tuple[TimelineChart, MemoryEstimate]]:
+    """A chart of every reading that has recorded its step."""
+    readings = [*report.estimates, *(r for probe in report.probes for r in _readings(probe))]
+    return [(timeline_chart(one.timeline), one) for one in readings if one.timeline]
 
 
 def _provenance(report: Report) -> list[tuple[str, str, str]]:
@@ -140,6 +160,8 @@ def _provenance(report: Report) -> list[tuple[str, str, str]]:
         rows.append((f"Shape of {model}", "quoted", report.model_source))
         bases = dict.fromkeys(words.basis_name(one) for one in report.estimates)
         rows.append(("Memory by method", ", ".join(bases), "computed from that shape and the plan"))
+        if report.times:
+            rows.append(("Time", "formula", "a roofline; its sources are beside it"))
         rows += [(f"Memory of {gpu.name}", "quoted", gpu.source) for gpu in _gpus(report)]
     for probe in report.probes:
         software = ", ".join(f"{name} {version}" for name, version in probe.software.items())

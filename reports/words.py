@@ -12,6 +12,8 @@ METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
 _BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
 
 CHANGES_THAT_FIT = "By the estimate, any one of these changes makes it fit:"
+TRAINING_WORDS = {"same": "same", "nearly": "nearly same", "different": "different"}
+"""Whether a change leaves what is learnt as it is."""
 
 
 def method_name(method: str) -> str:

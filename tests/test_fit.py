@@ -1,7 +1,7 @@
 import pytest
 
 from estimator.documents import apply_overrides
-from estimator.fit import PlanChange, changes_that_fit
+from estimator.fit import WeighedChange, changes_that_fit
 from estimator.memory import read_formula
 from estimator.plan import FineTunePlan, parse_plan
 
@@ -21,7 +21,7 @@ def plan(**keys: object) -> FineTunePlan:
     )
 
 
-def changed(old: FineTunePlan, change: PlanChange) -> FineTunePlan:
+def changed(old: FineTunePlan, change: WeighedChange) -> FineTunePlan:
     """The plan after typing ``--set`` and the change."""
     document = apply_overrides(old.to_document(), change.override.split(" --set "))
     if document["method"] != old.method:

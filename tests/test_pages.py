@@ -165,6 +165,22 @@ class TestEstimate:
         assert (peak(app) > before) is grows
         assert peak(app) != before
 
+    def test_the_time_follows_the_plan_and_its_details_name_their_sources(self, open_page):
+        app = open_page("estimate")
+        first = next(line for line in shown(app).splitlines() if line.startswith("Time on"))
+        assert "tokens/s" in first
+        assert "llm-foundry" in shown(app)
+        app.get_by_key("seq_len").set_value(4096)
+        app.run()
+        assert first not in shown(app)
+
+    def test_beside_the_step_it_shows_the_other_peaks(self, open_page):
+        app = open_page("estimate")
+        tables = [set(table.value.index) for table in app.table]
+        assert any({"an evaluation batch", "generating text", "saving"} <= rows for rows in tables)
+        assert any("disk: one checkpoint" in rows for rows in tables)
+        assert "A dry run records the step" in shown(app)
+
     def test_a_full_fine_tune_of_llama_2_7b_explains_107_8_and_112_gb(self, open_page):
         text = shown(open_page("estimate", method="Full"))
         assert "16 bytes x 6,738,415,616 parameters = 107.8 GB" in text

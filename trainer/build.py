@@ -12,7 +12,8 @@ from transformers.optimization import Adafactor
 
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
-from trainer.skeleton import DTYPES
+from trainer.adapters import add_adapter
+from trainer.losses import take_loss_in_chunks
 from trainer.untyped import bnb, peft
 
 LEARNING_RATE = 1e-4
@@ -20,8 +21,6 @@ LEARNING_RATE = 1e-4
 
 ADAPTER_LEARNING_RATE = 1e-3
 """Of a probe that trains an adapter, which wants about ten times as much (LoRA Without Regret)."""
-
-_CHECKPOINTING = {"use_reentrant": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,16 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
     """
     _refuse_what_is_not_built(plan)
     if plan.gradient_checkpointing:
-        base.activation_checkpointing_enable(activation_checkpointing_kwargs=_CHECKPOINTING)
+        variant = {"use_reentrant": plan.checkpointing_reentrant}
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=variant)
     if plan.prepares_kbit:
         base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    model = _add_adapter(base, plan) if plan.uses_adapter else _unfreeze(base, plan)
+    model = add_adapter(base, plan) if plan.uses_adapter else _unfreeze(base, plan)
+    if plan.gradient_checkpointing and plan.checkpointing_reentrant and plan.method != "full":
+        # It computes a layer again only if something that goes in requires a gradient.
+        base.enable_input_require_grads()
+    if plan.loss != "default":
+        take_loss_in_chunks(model, plan)
     model.train()
     return model
 
@@ -64,52 +69,8 @@ def _refuse_what_is_not_built(plan: FineTunePlan) -> None:
     if plan.parallel.strategy != "none":
         what = f"{plan.parallel.strategy} is not run yet: the step is taken on one GPU"
         problems.append(Problem("parallel.strategy", what, "none", "set parallel.strategy: none"))
-    if plan.loss != "default":
-        what = f"{plan.loss} is not run yet"
-        problems.append(Problem("loss", what, "default", "set loss: default"))
     if problems:
         raise InputError(problems)
-
-
-def _add_adapter(base: Any, plan: FineTunePlan) -> Any:
-    try:
-        model = peft.get_peft_model(
-            base,
-            _peft_config(plan),
-            autocast_adapter_dtype=False,
-            low_cpu_mem_usage=base.device.type == "meta",
-        )
-    except ValueError as error:
-        what = f"{plan.adapter.target_modules} ({' '.join(str(error).split())[:160]})"
-        fix = "name linear layers of this model, or all-linear"
-        raise InputError(Problem("adapter.target_modules", what, fix=fix)) from error
-    dtype = DTYPES[plan.adapter.dtype]
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
-    return model
-
-
-def _peft_config(plan: FineTunePlan) -> Any:
-    adapter = plan.adapter
-    targets: Any = adapter.target_modules
-    targets = targets if targets == "all-linear" else list(targets)
-    common = {"task_type": peft.TaskType.CAUSAL_LM}
-    if plan.method in ("lora", "qlora"):
-        return peft.LoraConfig(
-            r=adapter.r,
-            lora_alpha=adapter.alpha,
-            lora_dropout=adapter.dropout,
-            target_modules=targets,
-            use_dora=adapter.use_dora,
-            use_rslora=adapter.use_rslora,
-            **common,
-        )
-    if plan.method == "ia3":
-        return peft.IA3Config(**common)
-    if plan.method == "prefix_tuning":
-        return peft.PrefixTuningConfig(num_virtual_tokens=adapter.num_virtual_tokens, **common)
-    return peft.PromptTuningConfig(num_virtual_tokens=adapter.num_virtual_tokens, **common)
 
 
 def _unfreeze(model: Any, plan: FineTunePlan) -> Any:
@@ -152,7 +113,18 @@ def build_training(model: Any, plan: FineTunePlan, *, on_cuda: bool) -> Training
             ``sgd`` take their foreach implementation, which needs temporaries; on a CPU the loop.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if plan.optimizer.endswith("8bit"):
+        _keep_embeddings_in_32_bits(model)
     return Training(plan, model, parameters, _optimizer(plan, parameters, on_cuda))
+
+
+def _keep_embeddings_in_32_bits(model: Any) -> None:
+    """Hugging Face Trainer's rule for 8-bit optimizers; the manager is one for the process."""
+    manager = bnb.optim.GlobalOptimManager.get_instance()
+    manager.initialize()  # forgets what an earlier training registered, by position
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
 
 
 def _optimizer(

@@ -19,7 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from estimator.allocator import replay, smallest_capacity
 from estimator.estimate import Device, MemoryEstimate, ParameterCounts, Phase
-from estimator.gpu_facts import context_bytes, cublas_workspace_bytes
+from estimator.gpu_facts import (
+    context_assumption,
+    context_bytes,
+    cublas_workspace_bytes,
+    cudnn_assumption,
+)
 from estimator.gpus import common_gpus
 from estimator.judge import judge_traced
 from estimator.models import beyond_trained_length, resolve_model
@@ -28,6 +33,7 @@ from estimator.problems import InputError
 from trainer.build import build_training, prepare
 from trainer.cuda_semantics import CudaSemantics, fake_tensor_semantics
 from trainer.loading import record_load
+from trainer.model_notes import model_notes
 from trainer.observe import components_at, observed_steps, phases_of
 from trainer.quiet import quiet_libraries
 from trainer.recorder import StorageRecorder
@@ -88,11 +94,16 @@ def dry_run(
                 on_phase=lambda phase: on_progress(f"tracing {phase}"),
             ):
                 pass
+    if on_cuda:
+        semantics.verify(model, 1 + plan.micro_steps_taken)
     on_progress("replaying the allocator")
     counts = ParameterCounts(
         total=num_base, trainable=sum(parameter.numel() for parameter in training.parameters)
     )
-    assumptions = tuple(_assumptions(plan, facts.config, device, semantics))
+    assumptions = (
+        *_assumptions(plan, facts.config, device, semantics),
+        *model_notes(model, plan),
+    )
     return _estimate(plan, recorder, counts, device, assumptions, started)
 
 
@@ -159,6 +170,9 @@ def _assumptions(
         return
     kernels = ", ".join(sorted(semantics.attention_calls)) or "eager"
     yield f"Attention runs on the {kernels} kernel on {plan.gpu_spec.name}."
+    if cudnn := cudnn_assumption(kernels, plan.gpu_spec):
+        yield cudnn
+    yield context_assumption(plan.gpu_spec)
     yield "Reserved memory assumes the default caching allocator, without expandable segments."
     if plan.optimizer.startswith("paged_"):
         yield (

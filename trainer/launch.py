@@ -64,12 +64,12 @@ def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run
     try:
         with (run.folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                _command(module, str(run.folder)),
+                worker_command(module, str(run.folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=_environment(),
+                env=worker_environment(),
             )
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -165,7 +165,7 @@ def dry_run(
             return MemoryEstimate.model_validate_json(answer)
         except ValidationError as error:
             raise WorkerFailed(f"the dry run answered {answer[-200:]!r}") from error
-    if status == 2 and (problems := _problems(answer)):
+    if status == 2 and (problems := problems_in(answer)):
         raise InputError(problems)
     reason = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     said = f": {log[-1].strip()}" if log else ""
@@ -182,13 +182,13 @@ def _run_worker(
         asked.write(question.encode())
         asked.seek(0)
         with subprocess.Popen(
-            _command(module),
+            worker_command(module),
             stdin=asked,
             stdout=answered,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            env=_environment(),
+            env=worker_environment(),
         ) as process:
             try:
                 for line in process.stderr or ():
@@ -203,7 +203,8 @@ def _run_worker(
         return process.returncode, answered.read().decode(errors="replace"), list(log)
 
 
-def _problems(answer: str) -> list[Problem]:
+def problems_in(answer: str) -> list[Problem]:
+    """Return the problems that a worker's answer lists; none where it is no such answer."""
     try:
         found: dict[str, Any] = json.loads(answer)
         return [Problem(**problem) for problem in found["problems"]]
@@ -220,12 +221,14 @@ def _wait_for_end(run: Run, seconds: float) -> RunStatus:
         time.sleep(0.05)
 
 
-def _command(module: str, *arguments: str) -> list[str]:
+def worker_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a worker module in this Python."""
     # -P: a module of the user's own folder must not take the place of one of ours.
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
+    """Return the environment in which workers run."""
     path = os.environ.get("PYTHONPATH")
     # Threads that wait for work must sleep: on a busy machine spinning made steps 30 times slower.
     return {

@@ -16,6 +16,7 @@ from trainer.untyped import bnb, transformers
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 _LEARNED_POSITIONS = ("gpt2", "opt")  # past the last one there is nothing to look up
+_STATE_SPACES = ("nemotron_h", "falcon_h1", "mamba", "mamba2", "falcon_mamba")  # peft's list
 _BLOCKSIZE = 64  # weights that share one 4-bit scale (bitsandbytes' default)
 _NESTED_BLOCKSIZE = 256  # scales that share one second-level scale
 
@@ -81,8 +82,8 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         what = "its checkpoint is already quantised, and would be read as if it were not"
         fix = "name the unquantised model, and set method: qlora"
         raise InputError(Problem(name, what, fix=fix))
-    longest = getattr(config, "n_positions", None) or config.max_position_embeddings
-    if config.model_type in _LEARNED_POSITIONS and plan.seq_len > longest:
+    longest = config.max_position_embeddings if config.model_type in _LEARNED_POSITIONS else None
+    if longest is not None and plan.seq_len > longest:
         what = f"{plan.seq_len} is more than the {longest} positions that {name} has learned"
         raise InputError(Problem("seq_len", what, f"1 to {longest}", f"set seq_len: {longest}"))
     try:
@@ -97,6 +98,7 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         fix = "use another attention, or a causal language model"
         raise InputError(Problem(name, what, fix=fix)) from error
     model.tie_weights()  # skipped initialisation also skips tying
+    _refuse_layers_that_peft_breaks(model, plan)
     quantization = quantization_config(plan)
     if quantization is not None:
         skipped = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
@@ -104,6 +106,24 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
         bits = 8 if plan.quantization == "int8" else 4
         setattr(model, f"is_loaded_in_{bits}bit", True)  # what peft asks
     return model
+
+
+def _refuse_layers_that_peft_breaks(model: Any, plan: FineTunePlan) -> None:
+    """``all-linear`` would also wrap layers that only look linear, and fail or be refused later."""
+    if plan.method not in ("lora", "qlora") or plan.adapter.target_modules != "all-linear":
+        return
+    linear = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    odd = {
+        name.rpartition(".")[2]
+        for name, module in linear.items()
+        if type(module).__name__.endswith("Router")  # returns two values: LoRA expects one
+        or (model.config.model_type in _STATE_SPACES and name.endswith("out_proj"))
+    }
+    if odd:
+        fitting = {name.rpartition(".")[2] for name in linear} - odd - {"lm_head"}
+        what = f"all-linear would put LoRA on {', '.join(sorted(odd))}, on which peft cannot"
+        fix = f"set adapter.target_modules: [{', '.join(sorted(fitting))}]"
+        raise InputError(Problem("adapter.target_modules", what, fix=fix))
 
 
 def quantized_linears(model: torch.nn.Module) -> list[Any]:

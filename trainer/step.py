@@ -42,9 +42,11 @@ def training_step(
     """Take one optimizer step and return its mean loss (a scalar, detached).
 
     The order is Hugging Face Trainer's: forward and loss under autocast, the model's outputs let
-    go of (``keep_outputs`` holds them to the step's end), backward, and after the last micro-batch clipping, the
-    optimizer and the gradients' release. Two things are not as there: fp16 autocast takes no
-    gradient scaler, and 8-bit optimizers keep an embedding's states in 8 bits too (Trainer: 32).
+    go of (``keep_outputs`` holds them to the step's end), backward, and after the last
+    micro-batch clipping, the optimizer and the gradients' release. One thing is not as there: fp16 autocast takes no
+    gradient scaler. It would add a few scalars (scale, growth tracker, and one ``found_inf`` a
+    device): ``torch.amp.GradScaler`` unscales gradients in place, and looks for infinities in the
+    same kernel (``_amp_foreach_non_finite_check_and_unscale_``).
 
     Args:
         training: Model, trained parameters and optimizer.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from estimator.estimate import COMPONENTS, MemoryEstimate
+from estimator.estimate import COMPONENTS, MemoryEstimate, Timeline
 from estimator.gpus import GIB, Gpu
 
 _LINE_COLOR = "#8a939c"
@@ -63,6 +63,39 @@ def memory_bars(rows: Sequence[tuple[str, MemoryEstimate]], gpus: Iterable[Gpu])
         xaxis={"rangemode": "tozero", "ticksuffix": " GiB", "nticks": 6},
         yaxis=_CATEGORIES,
         legend=_LEGEND_BELOW,
+    )
+    return figure
+
+
+def step_timeline(timeline: Timeline) -> go.Figure:
+    """Return the allocated memory over one step, stacked by component, its phases marked."""
+    figure = go.Figure()
+    for component in COMPONENTS:
+        sizes = timeline.components_bytes.get(component, ())
+        name = component.replace("_", " ")
+        figure.add_scatter(
+            x=timeline.at,
+            y=[size / GIB for size in sizes],
+            name=name,
+            stackgroup="step",
+            line={"width": 0, "shape": "hv"},
+            showlegend=any(sizes),
+            hovertemplate=f"{name}: %{{y:.2f}} GiB<extra></extra>",
+        )
+    for start, phase in timeline.phase_starts():
+        figure.add_vline(
+            x=start,
+            line={"color": _LINE_COLOR, "dash": "dot", "width": 1},
+            annotation={"text": phase, "font": {"size": 12}},
+            annotation_position="top right",
+        )
+    figure.update_layout(
+        height=380,
+        margin={"l": 0, "r": 12, "t": 24, "b": 84},
+        xaxis={"range": (0, 1), "showticklabels": False, "title": None},
+        yaxis={"rangemode": "tozero", "ticksuffix": " GiB", "nticks": 6},
+        legend=_LEGEND_BELOW,
+        hovermode="x",
     )
     return figure
 

@@ -24,6 +24,23 @@ _TINY_DATA = "examples/questions.jsonl"
 _FIRST_MODEL = "meta-llama/Llama-2-7b-hf"
 _FIRST_GPU = "RTX 4090"
 _PRECISIONS = ("mixed", "pure bf16")
+_TARGETS: dict[str, str | list[str]] = {
+    "all linear layers": "all-linear",
+    "q_proj and v_proj": ["q_proj", "v_proj"],
+}
+
+WIDGETS = {
+    "method": "method",
+    "seq_len": "seq_len",
+    "micro_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "adapter.r": "lora_r",
+    "adapter.target_modules": "target_modules",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "optimizer": "optimizer",
+    "loss": "loss",
+}
+"""The key of the widget that sets each key of a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +65,16 @@ class PlanForm:
         dtypes = {
             "weights_dtype": weights_dtype,
             "autocast_dtype": autocast_dtype,
-            "adapter": {"r": rank, "alpha": 2 * rank, "dtype": adapter_dtype},
+            "adapter": self.shared["adapter"] | {"alpha": 2 * rank, "dtype": adapter_dtype},
         }
         return parse_plan(self.shared | dtypes | {"method": method}, name="plan")
+
+
+def widget_value(key: str, value: Any) -> Any:
+    """Return what a widget must hold for a plan's key to have a value."""
+    if key == "adapter.target_modules":
+        return next(label for label, targets in _TARGETS.items() if targets == value)
+    return value
 
 
 def ask_plan() -> PlanForm:
@@ -113,12 +137,27 @@ def ask_plan() -> PlanForm:
         bind="query-params",
     )
     with st.expander("More settings"):
+        gradient_accumulation_steps = st.number_input(
+            "Gradient accumulation",
+            1,
+            value=16,
+            help="Micro-batches that are added up before the optimizer steps.",
+            key="gradient_accumulation_steps",
+            bind="query-params",
+        )
         lora_r = st.number_input(
             "LoRA rank r",
             1,
             value=16,
             help="The adapter's size grows with it. Only LoRA and QLoRA have an adapter.",
             key="lora_r",
+            bind="query-params",
+        )
+        target_modules = st.selectbox(
+            "LoRA on",
+            list(_TARGETS),
+            help="Which linear layers get an adapter.",
+            key="target_modules",
             bind="query-params",
         )
         gradient_checkpointing = st.toggle(
@@ -135,12 +174,21 @@ def ask_plan() -> PlanForm:
             key="optimizer",
             bind="query-params",
         )
+        loss = st.selectbox(
+            "Loss",
+            get_args(FineTunePlan.model_fields["loss"].annotation),
+            help="Chunked and Liger do not hold the logits of all tokens at once.",
+            key="loss",
+            bind="query-params",
+        )
     is_tiny = model == TINY_MODEL
     shared = {
         "model": str(_PROJECT / TINY_MODEL) if is_tiny else model or "",
-        "adapter": {"r": lora_r},
+        "adapter": {"r": lora_r, "target_modules": _TARGETS[target_modules]},
         "optimizer": optimizer,
+        "loss": loss,
         "micro_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
         "seq_len": seq_len,
         "gradient_checkpointing": gradient_checkpointing,
         "gpu": gpu,
