@@ -43,8 +43,8 @@ def training_step(
 
     The order is Hugging Face Trainer's: forward and loss under autocast, the model's outputs let
     go of (``keep_outputs`` holds them to the step's end), backward, and after the last
-    micro-batch clipping, the optimizer and the gradients' release. One thing is not as there: fp16 autocast takes no
-    gradient scaler. It would add a few scalars (scale, growth tracker, and one ``found_inf`` a
+    micro-batch clipping, the optimizer and the gradients' release. One thing is not as there: fp16
+    autocast takes no gradient scaler. It would add a few scalars (scale, growth tracker, and one ``found_inf`` a
     device): ``torch.amp.GradScaler`` unscales gradients in place, and looks for infinities in the
     same kernel (``_amp_foreach_non_finite_check_and_unscale_``).
 
@@ -58,8 +58,7 @@ def training_step(
     """
     kept: list[Any] = []  # a hand-written loop's outputs live until the next ones are there
     losses = [
-        _micro_step(training, batches, num_micro_steps, hooks, kept)
-        for _ in range(num_micro_steps)
+        _micro_step(training, batches, num_micro_steps, hooks, kept) for _ in range(num_micro_steps)
     ]
     hooks.on_phase("optimizer")
     limit = training.plan.max_grad_norm
