@@ -5,6 +5,7 @@ from __future__ import annotations
 from estimator.structure import Structure
 from estimator.tape import Tape, Value
 from estimator.tape_attention import attend
+from estimator.tape_experts import experts
 from estimator.tape_linears import Linears
 from estimator.tape_norms import layer_norm, rms_norm
 
@@ -137,6 +138,9 @@ class DecoderLayer:
 
     def _mlp(self, value: Value, trains: bool) -> Value:
         tape, form = self.tape, self.form
+        if form.mlp == "experts":
+            autocast = self.structure.autocast
+            return experts(tape, form, self.linears, value, trains=trains, autocast=autocast)
         if form.mlp == "plain":
             up = self.linears.linear(value, form.mlp_up, "inner", trains=trains)
             del value

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator.architecture import Architecture, Module
-from estimator.gpu_facts import plan_attention
+from estimator.gpu_facts import has_grouped_mm, plan_attention
 from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm, described_types
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
@@ -62,6 +62,10 @@ def refusals(
         yield f"On {gpu.name} with these dtypes {reason}"
     if form.capped_scores and kernel != "eager":
         yield "PyTorch's attention kernels do not take a cap on the scores; eager attention does."
+    if form.mlp == "experts" and not has_grouped_mm(gpu):
+        yield f"On {gpu.name} transformers loops over the experts, which depends on the data."
+    if config.get("output_router_logits") or config.get("clip_qkv"):
+        yield "The formula describes neither an auxiliary router loss nor clipped queries."
     if form.attention_dropout and kernel in ("eager", "math"):
         yield f"The formula describes no dropout on the weights of {kernel} attention."
 
@@ -91,6 +95,9 @@ def _with_biases(architecture: Architecture) -> Iterator[Module]:
 def _method_refusals(
     plan: FineTunePlan, architecture: Architecture, form: LayerForm
 ) -> Iterator[str]:
+    if form.mlp == "experts" and plan.uses_adapter:
+        if plan.adapter.target_modules == "all-linear" and plan.method in ("lora", "qlora"):
+            yield "With all-linear peft adapts the experts' weights too, which is not described."
     if plan.method == "prefix_tuning":
         yield "The formula does not describe prefix_tuning."
     if plan.method == "ia3" and (not form.ia3 or plan.adapter.target_modules != "all-linear"):
