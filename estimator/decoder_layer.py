@@ -170,7 +170,7 @@ class DecoderLayer:
             return tape.op((value,), shape, itemsize, saves=(value,))
         if self.form.activation == "result":
             return tape.op((value,), shape, itemsize, saves_result=True)
-        # 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))
+        # GPT-2's: half of x, times one plus the tanh of x and some of its cube
         halved = tape.op((value,), shape, itemsize)
         base = tape.cast(value, 4) if self.structure.autocast else value
         cube = tape.op((base,), shape, base.itemsize, saves=(base,), backward_needs=(base.size,))

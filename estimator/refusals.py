@@ -11,7 +11,6 @@ from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm, described_types
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
 
-
 _SLIDING = ("mistral", "gemma2", "gemma3_text", "phi3", "starcoder2")
 """Families that look at a window wherever their configuration has one."""
 
@@ -95,9 +94,9 @@ def _with_biases(architecture: Architecture) -> Iterator[Module]:
 def _method_refusals(
     plan: FineTunePlan, architecture: Architecture, form: LayerForm
 ) -> Iterator[str]:
-    if form.mlp == "experts" and plan.uses_adapter:
-        if plan.adapter.target_modules == "all-linear" and plan.method in ("lora", "qlora"):
-            yield "With all-linear peft adapts the experts' weights too, which is not described."
+    targets = plan.adapter.target_modules
+    if form.mlp == "experts" and plan.method in ("lora", "qlora") and targets == "all-linear":
+        yield "With all-linear peft adapts the experts' weights too, which is not described."
     if plan.method == "prefix_tuning":
         yield "The formula does not describe prefix_tuning."
     if plan.method == "ia3" and (not form.ia3 or plan.adapter.target_modules != "all-linear"):
@@ -114,7 +113,6 @@ def _method_refusals(
         yield "The formula describes adapters alone, not modules trained whole beside them."
     if plan.gradient_checkpointing and plan.checkpointing_reentrant:
         yield "The formula describes checkpointing that is not reentrant."
-    targets = plan.adapter.target_modules
     known = {linear.name.rpartition(".")[2] for linear in architecture.linears}
     if plan.uses_adapter and targets != "all-linear" and not set(targets) <= known:
         yield f"The formula describes adapters on {', '.join(sorted(known))} alone."

@@ -49,9 +49,7 @@ class Forms:
         return parts
 
 
-def _evaluate(
-    size: Size, repeats: str, dims: Dimensions, block: Callable[[float], int]
-) -> int:
+def _evaluate(size: Size, repeats: str, dims: Dimensions, block: Callable[[float], int]) -> int:
     shape, itemsize = size
     num_bytes = block(itemsize * prod(map(dims.__getitem__, shape)))
     return num_bytes * int(dims[repeats]) if repeats else num_bytes
