@@ -22,7 +22,10 @@ from trainer.cuda_semantics import AnotherPath
 from trainer.dryrun import dry_run
 from trainer.recorder import StorageRecorder
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*:FutureWarning",
+    "ignore:The following (rank|alpha)_pattern keys:RuntimeWarning",  # peft's, of fused experts
+)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_nothing_of_a_step_outlives_it(tiny_plan: FineTunePlan, tmp_path: Path) 
     held, most = phases["optimizer"], phases["backward"]
     assert held is not None
     assert most is not None
-    assert held - (phases["load"] or 0) < most / 3
+    assert held < 0.75 * most
 
 
 def bytes_at_once(gpu: str, run: Callable[[], Any]) -> int:
