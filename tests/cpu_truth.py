@@ -152,22 +152,27 @@ def compare(cases: list[Case]) -> list[tuple[Case, int, int]]:
     Raises:
         RuntimeError: The witness failed.
     """
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile("w+") as complaints:
         plans = [case.plan(Path(name)) for case in cases]
-        with subprocess.Popen(
-            [sys.executable, "tests/profiled_steps.py"],
-            cwd=PROJECT,
-            env=os.environ | {"PYTHONPATH": str(PROJECT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as witness:
-            lines = "".join(f"{json.dumps(plan.to_document())}\n" for plan in plans)
+        asked = Path(name) / "plans.jsonl"
+        asked.write_text("".join(f"{json.dumps(plan.to_document())}\n" for plan in plans))
+        with (
+            asked.open() as questions,
+            subprocess.Popen(
+                [sys.executable, "tests/profiled_steps.py"],
+                cwd=PROJECT,
+                env=os.environ | {"PYTHONPATH": str(PROJECT)},
+                stdin=questions,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            ) as witness,
+        ):
             traced = [dry_run(plan, device="cpu").peak_allocated_bytes for plan in plans]
-            answers, complaints = witness.communicate(lines)
+            answers, _ = witness.communicate()
         if witness.returncode:
-            raise RuntimeError(complaints)
+            complaints.seek(0)
+            raise RuntimeError(complaints.read())
     true = [int(line) for line in answers.splitlines()]
     return list(zip(cases, traced, true, strict=True))
 
