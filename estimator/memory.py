@@ -16,7 +16,7 @@ from estimator.models import beyond_trained_length, resolve_model
 from estimator.plan import FineTunePlan
 from estimator.refusals import kernel_on, kernel_refusal, not_described, refusals
 from estimator.states import read_states
-from estimator.step_forms import Parts, step_forms
+from estimator.step_forms import Bytes, Parts, step_forms
 from estimator.structure import dimensions, largest_efficient_head, structure_of
 
 _MAX_MODELS = 256
@@ -137,9 +137,9 @@ class _Reading:
         self.architecture = architecture
         self.head_dim = architecture.head_dim
         self.on_cuda = device == "cuda"
-        self.block = block if self.on_cuda else exact
         self.states = read_states(plan, architecture, form, on_cuda=self.on_cuda)
-        self.dims = dimensions(plan, architecture, config)
+        dims = dimensions(plan, architecture, config)
+        self.bytes_of = Bytes(dims, block if self.on_cuda else exact)
         self._kernels: dict[str, str | None] = {}
         self._by_structure: dict[tuple[str | None, bool], dict[Phase, Parts]] = {}
 
@@ -187,8 +187,8 @@ class _Reading:
         during = trained if self.plan.gradient_accumulation_steps > 1 else always
         return {
             "load": _sum(loaded, {"temporaries": states.load_temporaries}),
-            "forward": _sum(during, forms.forward.fullest(self.dims, self.block)),
-            "backward": _sum(during, forms.backward.fullest(self.dims, self.block)),
+            "forward": _sum(during, forms.forward.fullest(self.bytes_of)),
+            "backward": _sum(during, forms.backward.fullest(self.bytes_of)),
             "optimizer": _sum(trained, {"temporaries": states.optimizer_temporaries}),
         }
 
