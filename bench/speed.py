@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
 from estimator.memory import read_formula
-from estimator.plan import FineTunePlan, load_plan
+from estimator.plan import FineTunePlan, load_plan, parse_plan
 from trainer.launch import dry_run
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -54,6 +55,41 @@ def command_line(*arguments: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+def many_plans(count: int) -> list[FineTunePlan]:
+    """Return plans of several models, methods, batches and lengths, always the same ones."""
+    draw = Random(0)
+    models = (
+        "meta-llama/Llama-2-7b-hf",
+        "meta-llama/Llama-3.1-8B",
+        "Qwen/Qwen2.5-1.5B",
+        "Qwen/Qwen3-32B",
+        "mistralai/Mistral-7B-v0.1",
+        "google/gemma-2-2b",
+        "openai-community/gpt2-xl",
+    )
+    return [
+        parse_plan(
+            {
+                "model": draw.choice(models),
+                "method": draw.choice(("full", "lora", "qlora")),
+                "gpu": draw.choice(("RTX 4090", "A100 80GB SXM", "H100 SXM 80GB")),
+                "adapter": {"r": draw.choice((8, 16, 64))},
+                "optimizer": draw.choice(("adamw_torch_fused", "adamw_8bit")),
+                "gradient_checkpointing": draw.choice((True, False)),
+                "micro_batch_size": draw.randint(1, 32),
+                "seq_len": draw.choice((512, 1024)),
+            }
+        )
+        for _ in range(count)
+    ]
+
+
+def estimate_all(plans: list[FineTunePlan]) -> None:
+    """Read every plan by the formula."""
+    for plan in plans:
+        read_formula(plan)
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +103,8 @@ def main() -> None:
     tell("tuneplan --help", timed(lambda: command_line("--help"), repeats), **machine)
     path = str(EXAMPLES / "llama-2-7b.yaml")
     tell("tuneplan estimate", timed(lambda: command_line("estimate", path), repeats), **machine)
+    many = many_plans(10_000)
+    tell("10,000 formula estimates", timed(lambda: estimate_all(many), 1), **machine)
     for plan in plans:
         facts = machine | {"model": plan.model, "method": plan.method, "seq_len": plan.seq_len}
         read_formula(plan)  # the first call reads the catalogue

@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,11 +108,16 @@ def _read(folder: str, method: str) -> Reading:
     return Reading(estimate.peak_allocated_bytes, "", " ".join(attention), " ".join(left))
 
 
-def sweep(model_type: str = "") -> Iterator[SweepRow]:
-    """Yield a row for every bundled model_type whose name holds ``model_type``."""
+def sweep(
+    model_type: str = "", on_progress: Callable[[str], None] = lambda _: None
+) -> list[SweepRow]:
+    """Return a row for every bundled model_type whose name holds ``model_type``."""
+    rows = []
     for name, card in smallest_of_each_type().items():
         if model_type in name:
-            yield read(card)
+            on_progress(name)
+            rows.append(read(card))
+    return rows
 
 
 def as_markdown(rows: list[SweepRow]) -> str:
@@ -131,11 +136,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model-type", default="", help="only types whose name holds this text")
+    arguments = parser.parse_args()
     quiet_libraries()
-    rows = []
-    for row in sweep(parser.parse_args().model_type):
-        print(f"read {row.model_type}", file=sys.stderr)
-        rows.append(row)
+    rows = sweep(arguments.model_type, lambda name: print(f"reading {name}", file=sys.stderr))
     print(as_markdown(rows))
 
 

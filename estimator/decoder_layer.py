@@ -5,6 +5,7 @@ from __future__ import annotations
 from estimator.structure import Structure
 from estimator.tape import Tape, Value
 from estimator.tape_attention import attend
+from estimator.tape_experts import experts
 from estimator.tape_linears import Linears
 from estimator.tape_norms import layer_norm, rms_norm
 
@@ -137,6 +138,9 @@ class DecoderLayer:
 
     def _mlp(self, value: Value, trains: bool) -> Value:
         tape, form = self.tape, self.form
+        if form.mlp == "experts":
+            autocast = self.structure.autocast
+            return experts(tape, form, self.linears, value, trains=trains, autocast=autocast)
         if form.mlp == "plain":
             up = self.linears.linear(value, form.mlp_up, "inner", trains=trains)
             del value
@@ -166,7 +170,7 @@ class DecoderLayer:
             return tape.op((value,), shape, itemsize, saves=(value,))
         if self.form.activation == "result":
             return tape.op((value,), shape, itemsize, saves_result=True)
-        # 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))
+        # GPT-2's: half of x, times one plus the tanh of x and some of its cube
         halved = tape.op((value,), shape, itemsize)
         base = tape.cast(value, 4) if self.structure.autocast else value
         cube = tape.op((base,), shape, base.itemsize, saves=(base,), backward_needs=(base.size,))

@@ -31,7 +31,9 @@ class LayerForm:
         query_scale: Whether queries are multiplied by a number before attention.
         fused_qkv: The name of the one linear for queries, keys and values, where there is one.
         slices_qkv: Whether it is cut by slicing (each slice's gradient is whole) or by a split.
-        mlp: ``gated``, ``fused`` (gate and up in one linear) or ``plain`` (up, activation, down).
+        mlp: ``gated``, ``fused`` (gate and up in one linear), ``plain`` (up, activation, down)
+            or ``experts``.
+        router_in_fp32: Whether the shares of a token's experts stay in 32 bits.
         activation: What the MLP's activation keeps: its ``input``, its ``result``, or all that
             GPT-2's ``composite`` of seven operations does.
         learned_positions: Whether positions are embeddings that are added to the words': looked
@@ -60,7 +62,8 @@ class LayerForm:
     slices_qkv: bool = False
     query_key_value: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
     attention_out: str = "o_proj"
-    mlp: Literal["gated", "fused", "plain"] = "gated"
+    mlp: Literal["gated", "fused", "plain", "experts"] = "gated"
+    router_in_fp32: bool = False
     mlp_up: str = "up_proj"
     mlp_down: str = "down_proj"
     activation: Literal["input", "result", "composite"] = "input"

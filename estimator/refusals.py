@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator.architecture import Architecture, Module
-from estimator.gpu_facts import plan_attention
+from estimator.gpu_facts import has_grouped_mm, plan_attention
 from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm, described_types
 from estimator.plan import FLASH_CAPABILITY, FineTunePlan
-
 
 _SLIDING = ("mistral", "gemma2", "gemma3_text", "phi3", "starcoder2")
 """Families that look at a window wherever their configuration has one."""
@@ -62,6 +61,10 @@ def refusals(
         yield f"On {gpu.name} with these dtypes {reason}"
     if form.capped_scores and kernel != "eager":
         yield "PyTorch's attention kernels do not take a cap on the scores; eager attention does."
+    if form.mlp == "experts" and not has_grouped_mm(gpu):
+        yield f"On {gpu.name} transformers loops over the experts, which depends on the data."
+    if config.get("output_router_logits") or config.get("clip_qkv"):
+        yield "The formula describes neither an auxiliary router loss nor clipped queries."
     if form.attention_dropout and kernel in ("eager", "math"):
         yield f"The formula describes no dropout on the weights of {kernel} attention."
 
@@ -91,6 +94,9 @@ def _with_biases(architecture: Architecture) -> Iterator[Module]:
 def _method_refusals(
     plan: FineTunePlan, architecture: Architecture, form: LayerForm
 ) -> Iterator[str]:
+    targets = plan.adapter.target_modules
+    if form.mlp == "experts" and plan.method in ("lora", "qlora") and targets == "all-linear":
+        yield "With all-linear peft adapts the experts' weights too, which is not described."
     if plan.method == "prefix_tuning":
         yield "The formula does not describe prefix_tuning."
     if plan.method == "ia3" and (not form.ia3 or plan.adapter.target_modules != "all-linear"):
@@ -107,7 +113,6 @@ def _method_refusals(
         yield "The formula describes adapters alone, not modules trained whole beside them."
     if plan.gradient_checkpointing and plan.checkpointing_reentrant:
         yield "The formula describes checkpointing that is not reentrant."
-    targets = plan.adapter.target_modules
     known = {linear.name.rpartition(".")[2] for linear in architecture.linears}
     if plan.uses_adapter and targets != "all-linear" and not set(targets) <= known:
         yield f"The formula describes adapters on {', '.join(sorted(known))} alone."

@@ -214,9 +214,7 @@ def _state_in_8_bits(count: int) -> tuple[int, ...]:
     return count, 4 * -(-count // _OPTIMIZER_BLOCK)
 
 
-def _optimizer_temporaries(
-    plan: FineTunePlan, trained: Tensors, itemsize: int, size: Round
-) -> int:
+def _optimizer_temporaries(plan: FineTunePlan, trained: Tensors, itemsize: int, size: Round) -> int:
     if plan.optimizer in ("adamw_torch", "adamw_torch_foreach"):
         # the foreach kernels' denominators, for all at once
         return _sum(trained, lambda shape: size(itemsize * prod(shape)))

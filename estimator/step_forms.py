@@ -23,38 +23,43 @@ class Forms:
     """The moments of one phase, of which the largest sum is the phase's peak.
 
     Attributes:
-        sizes: Every size that occurs, and the dimension it is multiplied by (or none).
-        counts: For each moment, how many there are of each size.
-        moments: The same by component.
+        moments: How many there are of each size, by component.
+        own: For each moment, the sizes of which it has more than another, and how many more.
     """
 
-    sizes: tuple[tuple[Size, str], ...]
-    counts: tuple[tuple[int, ...], ...]
     moments: tuple[Amounts, ...]
+    own: tuple[tuple[tuple[tuple[Size, str], ...], tuple[int, ...]], ...]
 
-    def fullest(self, dims: Dimensions, block: Callable[[float], int]) -> Parts:
-        """Return what is alive at the fullest moment, in bytes by component.
-
-        Args:
-            dims: The size of each named dimension.
-            block: Turns a storage's bytes into those that it takes on the device.
-        """
-        sizes = [_evaluate(size, repeats, dims, block) for size, repeats in self.sizes]
-        totals = [sum(map(mul, counts, sizes)) for counts in self.counts]
+    def fullest(self, bytes_of: Bytes) -> Parts:
+        """Return what is alive at the fullest moment, in bytes by component."""
+        look_up = bytes_of.__getitem__
+        totals = [sum(map(mul, counts, map(look_up, sizes))) for sizes, counts in self.own]
         moment = self.moments[totals.index(max(totals))]
-        by_size = dict(zip(self.sizes, sizes, strict=True))
         parts: Parts = {}
         for (component, size, repeats), count in moment.items():
-            parts[component] = parts.get(component, 0) + count * by_size[size, repeats]
+            parts[component] = parts.get(component, 0) + count * bytes_of[size, repeats]
         return parts
 
 
-def _evaluate(
-    size: Size, repeats: str, dims: Dimensions, block: Callable[[float], int]
-) -> int:
-    shape, itemsize = size
-    num_bytes = block(itemsize * prod(map(dims.__getitem__, shape)))
-    return num_bytes * int(dims[repeats]) if repeats else num_bytes
+class Bytes(dict[tuple[Size, str], int]):
+    """The bytes of every size, each worked out when it is first asked for.
+
+    Args:
+        dims: The size of each named dimension.
+        block: Turns a storage's bytes into those that it takes on the device.
+    """
+
+    def __init__(self, dims: Dimensions, block: Callable[[float], int]) -> None:
+        super().__init__()
+        self._dims = dims
+        self._block = block
+
+    def __missing__(self, key: tuple[Size, str]) -> int:
+        (shape, itemsize), repeats = key
+        dims = self._dims
+        size = self._block(itemsize * prod(map(dims.__getitem__, shape)))
+        self[key] = size = size * int(dims[repeats]) if repeats else size
+        return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,19 @@ def step_forms(structure: Structure) -> StepForms:
 
 def _forms(moments: Iterable[Amounts]) -> Forms:
     largest = _largest(moments)
-    sizes = sorted({(size, repeats) for moment in largest for _, size, repeats in moment})
-    counts = []
+    by_size: list[Counter[tuple[Size, str]]] = []
     for moment in largest:
-        by_size: Counter[tuple[Size, str]] = Counter()
+        counts: Counter[tuple[Size, str]] = Counter()
         for (_, size, repeats), count in moment.items():
-            by_size[size, repeats] += count
-        counts.append(tuple(by_size[size] for size in sizes))
-    return Forms(tuple(sizes), tuple(counts), tuple(largest))
+            counts[size, repeats] += count
+        by_size.append(counts)
+    sizes = sorted({size for counts in by_size for size in counts})
+    least = {size: min(counts[size] for counts in by_size) for size in sizes}
+    own = []
+    for counts in by_size:
+        more = {size: counts[size] - least[size] for size in sizes if counts[size] > least[size]}
+        own.append((tuple(more), tuple(more.values())))
+    return Forms(tuple(largest), tuple(own))
 
 
 def _largest(moments: Iterable[Amounts]) -> list[Amounts]:

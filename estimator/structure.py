@@ -16,6 +16,9 @@ Dimensions = dict[str, float]
 _ROTARY_PARTS = {"gpt_neox": 0.25, "phi": 0.5, "stablelm": 0.25}
 """transformers' own defaults, where config.json does not say."""
 
+_TOP_K = {"mixtral": 2, "qwen3_moe": 8, "olmoe": 8}
+"""The same, of how many experts a token is sent to."""
+
 _FLASH_ROWS = 128  # flash attention's backward pads the sequence to a multiple of this,
 _FLASH_HEAD = 32  # and a head to a multiple of this
 _MASK_ROW = 8  # the efficient kernel reads masks whose rows are a multiple of this,
@@ -129,6 +132,8 @@ def dimensions(
     seq_len = plan.seq_len
     if plan.method == "prompt_tuning":
         seq_len += plan.adapter.num_virtual_tokens
+    top_k = config.get("num_experts_per_tok") or _TOP_K.get(architecture.model_type, 1)
+    expert_inner = config.get("moe_intermediate_size") or architecture.intermediate_size
     blocks = -(-seq_len // _EFFICIENT_BLOCK)
     parts = _SPLIT_BLOCKS // (plan.micro_batch_size * heads)
     sizes: Dimensions = {
@@ -150,6 +155,11 @@ def dimensions(
         "rotary_key": key_heads * rotary,
         "twice_inner": 2 * architecture.intermediate_size,
         "positions": config.get("max_position_embeddings") or config.get("n_positions") or 1,
+        "experts": config.get("num_experts") or config.get("num_local_experts") or 1,
+        "top_k": top_k,
+        "routed": plan.micro_batch_size * seq_len * top_k,
+        "expert_inner": expert_inner,
+        "twice_expert_inner": 2 * expert_inner,
         "rank": plan.adapter.r,
         "half": 1 / 2,
         "per_block": 1 / 64,  # of a 4-bit weight, the elements that share a scale

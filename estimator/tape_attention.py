@@ -86,9 +86,7 @@ def _in_rows(tape: Tape, structure: Structure, value: Value, *, copied: bool = F
     return value
 
 
-def _product(
-    tape: Tape, left: Value, right: Value, shape: Shape
-) -> Value:
+def _product(tape: Tape, left: Value, right: Value, shape: Shape) -> Value:
     """A product of two matrices that both have a history."""
     saves = (left,) if right.node else ()
     saves += (right,) if left.node else ()
@@ -122,9 +120,7 @@ def _eager(
             scores = tape.op((scores,), _SCORES, scores.itemsize, saves_result=is_tanh)
     if mask:
         scores = tape.add(scores, mask)
-    weights = tape.op(
-        (scores,), _SCORES, 4, saves_result=True, backward_needs=((_SCORES, 4),)
-    )
+    weights = tape.op((scores,), _SCORES, 4, saves_result=True, backward_needs=((_SCORES, 4),))
     del scores
     weights = tape.cast(weights, itemsize)
     if structure.autocast:
@@ -154,9 +150,7 @@ def _math(
     key = _in_rows(tape, structure, key, copied=grouped)
     scores = _product(tape, query, key, _SCORES)
     del query, key, added
-    weights = tape.op(
-        (scores,), _SCORES, 4, saves_result=True, backward_needs=((_SCORES, 4),)
-    )
+    weights = tape.op((scores,), _SCORES, 4, saves_result=True, backward_needs=((_SCORES, 4),))
     del scores
     value = _in_rows(tape, structure, value, copied=grouped)
     output = _product(tape, weights, value, _QUERY)

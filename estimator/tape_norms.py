@@ -39,9 +39,7 @@ def _weighted(tape: Tape, value: Value, weight: Value) -> Value:
     return tape.op(inputs, value.shape, value.itemsize, saves=saves, backward_needs=needs)
 
 
-def layer_norm(
-    tape: Tape, value: Value, weight: Value, bias: Value, *, autocast: bool
-) -> Value:
+def layer_norm(tape: Tape, value: Value, weight: Value, bias: Value, *, autocast: bool) -> Value:
     """LayerNorm over the last dimension, which CUDA's autocast runs in 32 bits.
 
     It keeps its input, and a mean and a root for each row.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,10 @@ from trainer.cuda_semantics import AnotherPath
 from trainer.dryrun import dry_run
 from trainer.recorder import StorageRecorder
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*:FutureWarning",
+    "ignore:The following (rank|alpha)_pattern keys:RuntimeWarning",  # peft's, of fused experts
+)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,19 @@ def test_attention_that_takes_another_path_is_an_error_that_says_so(
         AnotherPath, match=r"0 attention kernel calls .* 4 attention layers .*torch"
     ):
         dry_run(tiny_plan)
+
+
+def test_nothing_of_a_step_outlives_it(tiny_plan: FineTunePlan, tmp_path: Path) -> None:
+    experts = {"num_experts": 8, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 256, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64}
+    config = {"model_type": "qwen3_moe"} | experts | sizes | heads
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    phases = dry_run(tiny_plan.changed(model=str(tmp_path), seq_len=2048)).phases_bytes
+    held, most = phases["optimizer"], phases["backward"]
+    assert held is not None
+    assert most is not None
+    assert held < 0.75 * most
 
 
 def bytes_at_once(gpu: str, run: Callable[[], Any]) -> int:

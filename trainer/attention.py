@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import torch
@@ -33,6 +34,11 @@ def chosen_attention(plan: FineTunePlan, device: torch.device) -> Iterator[None]
     with contextlib.ExitStack() as fixed:
         fixed.enter_context(sdpa_kernel(_BACKENDS[wanted]))
         if wanted == "efficient":
-            expanded = mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", return_value=False)
+            expanded = mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _expand)
             fixed.enter_context(expanded)
         yield
+
+
+def _expand(*_: Any) -> bool:
+    """A function, because a mock would keep every key and value that it is called with."""
+    return False

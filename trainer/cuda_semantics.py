@@ -56,11 +56,15 @@ def fake_tensor_semantics(forget: Callable[[torch.Tensor], None] | None) -> Iter
         return buffer
 
     with (
-        mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None),
+        mock.patch.object(masking_utils, "find_packed_sequence_indices", _no_packed_sequences),
         mock.patch.object(optimizer_class, "fill_qmap", fill_with_fakes),
         mock.patch.object(optimizer_class, "get_state_buffer", state_buffer),
     ):
         yield
+
+
+def _no_packed_sequences(*_: Any) -> None:
+    """A function, because a mock would keep the tensors that it is called with."""
 
 
 class AnotherPath(RuntimeError):
@@ -90,14 +94,18 @@ class CudaSemantics:
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Replace what differs; functions are patched because modes are off during backward."""
-        grouped = has_grouped_mm(self.plan.gpu_spec)
+        has_kernel = has_grouped_mm(self.plan.gpu_spec)
+
+        def can_use_grouped_mm(*_: Any) -> bool:  # a mock would keep the tensors it is given
+            return has_kernel
+
         with (
             mock.patch.object(F, "scaled_dot_product_attention", self._attention),
             mock.patch.object(F, "dropout", dropout),
             mock.patch.object(F, "softmax", self._softmax),
             mock.patch.object(bnb, "matmul", matmul_8_bit),
             mock.patch.object(torch, "is_autocast_enabled", _is_autocast_enabled),
-            mock.patch.object(moe, "_can_use_grouped_mm", return_value=grouped),
+            mock.patch.object(moe, "_can_use_grouped_mm", can_use_grouped_mm),
             cuda_autocast(),
             KernelTemporaries(self.plan.gpu_spec, self._on_multiply),
         ):

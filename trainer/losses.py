@@ -53,7 +53,7 @@ def take_loss_in_chunks(model: Any, plan: FineTunePlan) -> None:
     if head is None:
         raise InputError(_refused(plan, f"{type(base).__name__} names no head"))
     cap = getattr(base.config, "final_logit_softcapping", None)
-    loss = _chunked(head.forward, cap) if plan.loss == "chunked" else _liger(head, cap, plan)
+    loss = _chunked(head.forward, cap, plan) if plan.loss == "chunked" else _liger(head, cap, plan)
     plain_forward = base.forward
 
     @functools.wraps(plain_forward)
@@ -103,8 +103,12 @@ def _next_tokens(labels: torch.Tensor) -> torch.Tensor:
     return F.pad(labels, (0, 1), value=IGNORED)[..., 1:].flatten()
 
 
-def _chunked(head: Callable[[torch.Tensor], torch.Tensor], cap: float | None) -> Loss:
+def _chunked(
+    head: Callable[[torch.Tensor], torch.Tensor], cap: float | None, plan: FineTunePlan
+) -> Loss:
     """The head and the loss of one chunk after the other, both done again in backward."""
+    is_random = plan.adapter.dropout > 0  # of an adapter on the head: the same drops again
+    again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=is_random)
 
     def of_chunk(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = head(hidden)
@@ -114,7 +118,7 @@ def _chunked(head: Callable[[torch.Tensor], torch.Tensor], cap: float | None) ->
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         chunks = zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
-        sums: list[Any] = [checkpoint(of_chunk, *chunk, use_reentrant=False) for chunk in chunks]
+        sums: list[Any] = [again(of_chunk, *chunk) for chunk in chunks]
         return torch.stack(sums).sum() / (targets != IGNORED).sum()
 
     return loss
