@@ -140,6 +140,7 @@ class _Reading:
         self.states = read_states(plan, architecture, form, on_cuda=self.on_cuda)
         dims = dimensions(plan, architecture, config)
         self.bytes_of = Bytes(dims, block if self.on_cuda else exact)
+        self._totals: dict[int, list[int]] = {}
         self._kernels: dict[str, str | None] = {}
         self._by_structure: dict[tuple[str | None, bool], dict[Phase, Parts]] = {}
 
@@ -160,7 +161,10 @@ class _Reading:
 
     def peak_bytes(self, gpu: Gpu) -> int:
         """Return the step's peak on a GPU."""
-        load, *others = map(sum, map(dict.values, self._without_workspaces(gpu).values()))
+        phases = self._without_workspaces(gpu)
+        if id(phases) not in self._totals:
+            self._totals[id(phases)] = [sum(parts.values()) for parts in phases.values()]
+        load, *others = self._totals[id(phases)]
         return max(load, max(others) + self._workspaces_bytes(gpu))
 
     def _workspaces_bytes(self, gpu: Gpu) -> int:

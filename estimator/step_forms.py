@@ -98,7 +98,7 @@ def _largest(moments: Iterable[Amounts]) -> list[Amounts]:
     """Leave out every moment that cannot be the fullest, because another has all it has."""
     by_bytes = {}
     for moment in moments:
-        clean = {key: count for key, count in moment.items() if count}
+        clean = _in_one_order(moment)
         by_bytes.setdefault(_bytes_per_element(clean), clean)
     front: list[dict[tuple[tuple[str, ...], str], int]] = []
     kept: list[Amounts] = []
@@ -109,6 +109,16 @@ def _largest(moments: Iterable[Amounts]) -> list[Amounts]:
         front.append(amounts)
         kept.append(by_bytes[items])
     return kept
+
+
+def _in_one_order(moment: Amounts) -> Amounts:
+    """Return a moment in which a shape and its transpose are one size."""
+    sums: Amounts = {}
+    for (component, (shape, itemsize), repeats), count in moment.items():
+        if count:
+            key = component, (tuple(sorted(shape)), itemsize), repeats
+            sums[key] = sums.get(key, 0) + count
+    return sums
 
 
 def _bytes_per_element(
