@@ -26,6 +26,7 @@ Component = Literal[
 Phase = Literal["load", "forward", "backward", "optimizer"]
 Fits = Literal["yes", "tight", "no"]
 Device = Literal["cuda", "cpu"]
+Level = Literal["allocated", "reserved", "total"]
 
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -56,6 +57,14 @@ class GpuFit(Record):
     memory_bytes: int
     fits: Fits
     headroom_bytes: int
+
+
+class Band(Record):
+    """A size as it may turn out: at least, most likely, at most."""
+
+    low_bytes: int
+    likely_bytes: int
+    high_bytes: int
 
 
 class Timeline(Record):
@@ -92,7 +101,8 @@ class MemoryEstimate(Record):
 
     ``components_bytes`` are those live at the peak and sum to ``peak_allocated_bytes``;
     ``phases_bytes`` are the peaks within each phase. A value that the reading cannot know is
-    None, never zero. ``total_bytes`` is reserved + context: what ``nvidia-smi`` shows.
+    None, never zero. ``total_bytes`` is reserved + context: what ``nvidia-smi`` shows. ``bands``
+    tell between what limits each of the three may turn out, and ``moved_by`` what moves it there.
     """
 
     basis: Basis
@@ -112,6 +122,8 @@ class MemoryEstimate(Record):
     software: dict[str, str] = Field(default_factory=dict)
     seconds: float
     timeline: Timeline | None = None
+    bands: dict[Level, Band] = Field(default_factory=dict)
+    moved_by: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_sum(self) -> MemoryEstimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from estimator.estimate import Component, Phase
 
@@ -18,12 +18,16 @@ class Trace:
         events: ``number`` for a birth, ``~number`` for a death, :data:`FLUSH` where the
             allocator's cache was emptied.
         marks: ``(index into events, phase)`` where a phase began.
+        outputs: Storages of the model's outputs.
+        stand_ins: Storages that take the place of others, which are not in the trace.
     """
 
     sizes: list[int] = field(default_factory=list)
     components: list[Component] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     marks: list[tuple[int, Phase]] = field(default_factory=list)
+    outputs: set[int] = field(default_factory=set)
+    stand_ins: set[int] = field(default_factory=set)
 
     def born(self, size: int, component: Component = "temporaries") -> int:
         """Record a birth and return the storage's number."""
@@ -46,14 +50,32 @@ class Trace:
 
     def with_sizes(self, sizes: list[int]) -> Trace:
         """Return the same trace with other sizes, such as those of an allocator's blocks."""
-        return Trace(sizes, self.components, self.events, self.marks)
+        return replace(self, sizes=sizes)
+
+    def with_outputs_held(self) -> Trace:
+        """Return the trace of a loop that holds the model's outputs until the next are there."""
+        held = Trace(self.sizes, self.components, outputs=self.outputs)
+        waiting: list[int] = []
+        marks = dict(self.marks)
+        for index, event in enumerate(self.events):
+            if index in marks:
+                if marks[index] == "backward":
+                    held.events += waiting
+                    waiting = []
+                held.mark(marks[index])
+            if event < 0 and ~event in self.outputs:
+                waiting.append(event)
+            else:
+                held.events.append(event)
+        held.events += waiting
+        return held
 
     def peak(self) -> Peak:
         """Return the moment at which most bytes are alive, and what they are."""
         live = top = 0
         where = -1
         for index, event in enumerate(self.events):
-            live += self._change(event)
+            live += self.change(event)
             if live > top:
                 top, where = live, index
         return Peak(top, self._phase_at(where), self._components_at(where))
@@ -71,12 +93,13 @@ class Trace:
                 following, next_phase = next(marks)
                 if phase:
                     peaks[phase] = max(peaks.get(phase, 0), live)
-            live += self._change(event)
+            live += self.change(event)
             if phase:
                 peaks[phase] = max(peaks.get(phase, 0), live)
         return peaks
 
-    def _change(self, event: int) -> int:
+    def change(self, event: int) -> int:
+        """Return by how much an event changes what is alive, in bytes."""
         if event == FLUSH:
             return 0
         return self.sizes[event] if event >= 0 else -self.sizes[~event]

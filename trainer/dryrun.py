@@ -11,17 +11,17 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from estimator.allocator import replay, smallest_capacity
 from estimator.estimate import Device, MemoryEstimate, ParameterCounts, Phase
+from estimator.from_trace import estimate_from_trace
 from estimator.gpu_facts import (
     context_assumption,
-    context_bytes,
     cublas_workspace_bytes,
     cudnn_assumption,
 )
@@ -30,11 +30,13 @@ from estimator.judge import judge_traced
 from estimator.models import beyond_trained_length, resolve_model
 from estimator.plan import FineTunePlan, parse_plan
 from estimator.problems import InputError
+from estimator.splice import NotAlike
+from estimator.trace import Trace
 from trainer.build import build_training, prepare
 from trainer.cuda_semantics import CudaSemantics, fake_tensor_semantics
 from trainer.loading import record_load
 from trainer.model_notes import model_notes
-from trainer.observe import components_at, observed_steps, phases_of
+from trainer.observe import observed_steps
 from trainer.quiet import quiet_libraries
 from trainer.recorder import StorageRecorder
 from trainer.skeleton import (
@@ -43,8 +45,10 @@ from trainer.skeleton import (
     pack_on_meta,
     transformers_config,
 )
+from trainer.short_model import shorten
 from trainer.step import Batch
 from trainer.weights import to_fake
+from trainer.workspaces import Workspaces
 
 Progress = Callable[[str], None]
 
@@ -53,22 +57,65 @@ def dry_run(
     plan: FineTunePlan,
     *,
     device: Device = "cuda",
+    whole: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> MemoryEstimate:
     """Return the memory of the plan's step, read from the step itself run on fake tensors.
 
-    Equal to real CPU runs within 0.1 % of the allocated peak (the tests hold it to that); on
+    Of equal layers a few are run and the others written into the trace, which gives the same
+    trace event by event (:mod:`estimator.splice`); where layers turn out not to be alike, all are
+    run. Equal to real CPU runs within 0.1 % of the allocated peak (the tests hold it to that); on
     CUDA the known error is that of :mod:`trainer.cuda_semantics` and of the workspaces.
 
     Args:
         plan: What is trained.
         device: What the step pretends to run on; "cpu" is what a CPU probe is compared with.
+        whole: Run every layer, whether or not they are alike.
         on_progress: Told what is being done.
 
     Raises:
         InputError: The model cannot be found or built.
     """
     started = time.perf_counter()
+    try:
+        traced = trace_step(plan, device=device, whole=whole, on_progress=on_progress)
+    except NotAlike:
+        traced = trace_step(plan, device=device, whole=True, on_progress=on_progress)
+    on_progress("replaying the allocator")
+    estimate = estimate_from_trace(plan, traced.trace, traced.counts, device)
+    found = {
+        "assumptions": (*estimate.assumptions, *traced.assumptions),
+        "software": software_versions(),
+        "seconds": time.perf_counter() - started,
+    }
+    estimate = estimate.model_copy(update=found)
+    if device == "cpu":
+        return estimate
+    return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))
+
+
+@dataclass(frozen=True, slots=True)
+class TracedStep:
+    """A step's trace, and what has to be said about it."""
+
+    trace: Trace
+    counts: ParameterCounts
+    assumptions: tuple[str, ...]
+
+
+def trace_step(
+    plan: FineTunePlan,
+    *,
+    device: Device = "cuda",
+    whole: bool = False,
+    on_progress: Progress = lambda _: None,
+) -> TracedStep:
+    """Return the trace of two of the plan's steps; the arguments are those of :func:`dry_run`.
+
+    Raises:
+        InputError: The model cannot be found or built.
+        NotAlike: The layers look alike and are not; never where ``whole`` is asked for.
+    """
     on_cuda = device == "cuda"
     on_progress("laying out the model")
     facts = resolve_model(plan.model)
@@ -80,71 +127,37 @@ def dry_run(
     mode = FakeTensorMode()
     to_fake(model, mode)
     recorder = StorageRecorder(vocab_size=config.get_text_config().vocab_size)
-    workspaces = _Workspaces(recorder, cublas_workspace_bytes(plan.gpu_spec))
+    workspaces = Workspaces(recorder, cublas_workspace_bytes(plan.gpu_spec))
     semantics = CudaSemantics(plan, workspaces.take)
+    short = None if whole else shorten(model, recorder)
+
+    def enter(phase: Phase) -> None:
+        on_progress(f"tracing {phase}")
+        if short:
+            short.enter(phase)
+
     with mode, fake_tensor_semantics(recorder.forget if on_cuda else None):
         record_load(recorder, model, plan, straight=on_cuda and plan.device_map_load)
         training = build_training(model, plan, on_cuda=on_cuda)
-        with recorder, semantics.active() if on_cuda else contextlib.nullcontext():
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(recorder)
+            if on_cuda:
+                contexts.enter_context(semantics.active())
+            if short:
+                contexts.enter_context(short.active())
             for _ in observed_steps(
-                training,
-                _fake_batches(plan),
-                recorder,
-                on_cuda=on_cuda,
-                on_phase=lambda phase: on_progress(f"tracing {phase}"),
+                training, _fake_batches(plan), recorder, on_cuda=on_cuda, on_phase=enter
             ):
                 pass
-    if on_cuda:
-        semantics.verify(model, 1 + plan.micro_steps_taken)
-    on_progress("replaying the allocator")
-    counts = ParameterCounts(
-        total=num_base, trainable=sum(parameter.numel() for parameter in training.parameters)
+            if on_cuda:
+                semantics.verify(model, 1 + plan.micro_steps_taken)
+    recorder.stop_tracing()  # what dies from here on dies with this function
+    trainable = sum(parameter.numel() for parameter in training.parameters)
+    return TracedStep(
+        short.whole_trace() if short else recorder.trace,
+        ParameterCounts(total=num_base, trainable=trainable),
+        (*_assumptions(plan, facts.config, device, semantics), *model_notes(model, plan)),
     )
-    assumptions = (
-        *_assumptions(plan, facts.config, device, semantics),
-        *model_notes(model, plan),
-    )
-    return _estimate(plan, recorder, counts, device, assumptions, started)
-
-
-def _estimate(
-    plan: FineTunePlan,
-    recorder: StorageRecorder,
-    counts: ParameterCounts,
-    device: Device,
-    assumptions: tuple[str, ...],
-    started: float,
-) -> MemoryEstimate:
-    trace = recorder.trace
-    allocator: dict[str, Any] = {}
-    if device == "cuda":
-        unlimited = replay(trace)
-        context = context_bytes(plan.gpu_spec)
-        allocator = {
-            "peak_reserved_bytes": unlimited.peak_reserved_bytes,
-            "smallest_fit_bytes": smallest_capacity(trace, unlimited),
-            "context_bytes": context,
-            "total_bytes": None if context is None else context + unlimited.peak_reserved_bytes,
-        }
-        trace = trace.with_sizes(unlimited.block_bytes)
-    peak = trace.peak()
-    estimate = MemoryEstimate(
-        basis="dry-run",
-        plan=plan,
-        parameters=counts,
-        components_bytes=components_at(peak),
-        phases_bytes=phases_of(trace),
-        peak_phase=peak.phase,
-        peak_allocated_bytes=peak.size_bytes,
-        assumptions=assumptions,
-        device=device,
-        software=software_versions(),
-        seconds=time.perf_counter() - started,
-        **allocator,
-    )
-    if device == "cpu":
-        return estimate
-    return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))
 
 
 def software_versions() -> dict[str, str]:
@@ -183,26 +196,6 @@ def _assumptions(
         yield "No outlier columns: LLM.int8() keeps a few activation columns in 16 bits as well."
     if not plan.gpu_spec.has_bf16 and "bf16" in (plan.weights_dtype, plan.autocast_dtype):
         yield f"{plan.gpu_spec.name} has no bf16 arithmetic: it runs slowly; fp16 is usual there."
-
-
-class _Workspaces:
-    """cuBLAS takes one workspace per thread, with the first matrix product of forward and backward.
-
-    Where it comes to lie matters more than its size: carved out of a large free block, it keeps
-    that block from being whole ever again.
-    """
-
-    def __init__(self, recorder: StorageRecorder, size_bytes: int) -> None:
-        self.recorder = recorder
-        self.size_bytes = size_bytes
-        self.held: dict[Phase | None, torch.Tensor] = {}
-
-    def take(self) -> None:
-        """Take the running thread's workspace, unless it has one."""
-        if self.recorder.phase not in self.held:
-            workspace = torch.empty(self.size_bytes, dtype=torch.uint8)
-            self.held[self.recorder.phase] = workspace
-            self.recorder.claim([workspace], "workspace")
 
 
 def _fake_batches(plan: FineTunePlan) -> Iterator[Batch]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from estimator.from_trace import components_at, phases_of
 from estimator.estimate import COMPONENTS, PHASES, Component, Phase
 from trainer.build import Training
 from trainer.loading import record_load
-from trainer.observe import components_at, observed_steps, phases_of
+from trainer.observe import observed_steps
 from trainer.recorder import StorageRecorder
 from trainer.step import Batch, StepHooks, training_step
 

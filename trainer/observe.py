@@ -1,4 +1,4 @@
-"""Watches training steps through a recorder, and turns what it saw into an estimate's numbers."""
+"""Watches training steps through a recorder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from estimator.estimate import COMPONENTS, PHASES, Component, Phase
+from estimator.estimate import Component, Phase
 from estimator.plan import FineTunePlan
-from estimator.trace import Peak, Trace
 from trainer.build import Training
 from trainer.recorder import StorageRecorder
 from trainer.step import Batch, StepHooks, training_step
@@ -48,6 +47,7 @@ def observed_steps(
     hooks = StepHooks(
         on_phase=begin,
         on_inputs=lambda batch: recorder.claim(batch.values(), "activations"),
+        on_outputs=recorder.note_outputs,
         on_saved=lambda tensor: recorder.claim_saved(tensor, "activations"),
     )
     handles = [
@@ -66,14 +66,3 @@ def observed_steps(
         yield loss
     for handle in handles:
         handle.remove()
-
-
-def components_at(peak: Peak) -> dict[Component, int | None]:
-    """Return every component's bytes at the peak, zero where there is none."""
-    return {component: peak.components_bytes.get(component, 0) for component in COMPONENTS}
-
-
-def phases_of(trace: Trace) -> dict[Phase, int | None]:
-    """Return the peak within each phase, None for a phase the trace does not show."""
-    peaks = trace.phase_peaks()
-    return {phase: peaks.get(phase) for phase in PHASES}

@@ -110,6 +110,15 @@ class StorageRecorder(TorchDispatchMode):
         ]
         self._claim(unclaimed, component)
 
+    def stand_in(self, tensor: torch.Tensor) -> None:
+        """Note a storage that only takes the place of others, which are not in the trace."""
+        self.trace.stand_ins.update(self._record(tensor))
+
+    def note_outputs(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Note the storages of the model's outputs."""
+        for tensor in tensors:
+            self.trace.outputs.update(self._record(tensor))
+
     def forget(self, tensor: torch.Tensor) -> None:
         """Take a tensor's storage for dead now: it lies outside the allocator."""
         for number in self._record(tensor):

@@ -27,6 +27,7 @@ class StepHooks:
 
     on_phase: Callable[[Phase], None] = _ignore
     on_inputs: Callable[[Batch], None] = _ignore
+    on_outputs: Callable[[list[torch.Tensor]], None] = _ignore
     on_saved: Callable[[torch.Tensor], None] | None = None
     on_gradients: Callable[[torch.nn.Parameter], None] = _ignore
 
@@ -44,9 +45,9 @@ def training_step(
     The order is Hugging Face Trainer's: forward and loss under autocast, the model's outputs let
     go of (``keep_outputs`` holds them to the step's end), backward, and after the last
     micro-batch clipping, the optimizer and the gradients' release. One thing is not as there: fp16
-    autocast takes no gradient scaler. It would add a few scalars (scale, growth tracker, and one ``found_inf`` a
-    device): ``torch.amp.GradScaler`` unscales gradients in place, and looks for infinities in the
-    same kernel (``_amp_foreach_non_finite_check_and_unscale_``).
+    autocast takes no gradient scaler. It would add a few scalars (scale, growth tracker, and one
+    ``found_inf`` a device): ``torch.amp.GradScaler`` unscales gradients in place, and looks for
+    infinities in the same kernel (``_amp_foreach_non_finite_check_and_unscale_``).
 
     Args:
         training: Model, trained parameters and optimizer.
@@ -83,7 +84,9 @@ def _micro_step(
     with _saved_tensors(hooks), _autocast(plan, batch["input_ids"].device):
         outputs = training.model(**batch, use_cache=False)
         loss = outputs.loss / num_micro_steps
-    kept[:] = [outputs] if plan.keep_outputs else []
+    if plan.keep_outputs:
+        kept[:] = [outputs]
+        hooks.on_outputs([one for one in outputs.values() if isinstance(one, torch.Tensor)])
     del outputs
     hooks.on_phase("backward")
     loss.backward()
