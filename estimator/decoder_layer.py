@@ -139,8 +139,16 @@ class DecoderLayer:
     def _mlp(self, value: Value, trains: bool) -> Value:
         tape, form = self.tape, self.form
         if form.mlp == "experts":
-            autocast = self.structure.autocast
-            return experts(tape, form, self.linears, value, trains=trains, autocast=autocast)
+            how = self.structure
+            return experts(
+                tape,
+                form,
+                self.linears,
+                value,
+                trains=trains,
+                autocast=how.autocast,
+                is_fp16=how.is_fp16,
+            )
         if form.mlp == "plain":
             up = self.linears.linear(value, form.mlp_up, "inner", trains=trains)
             del value

@@ -103,7 +103,8 @@ def _eager(
 ) -> Value:
     """transformers' eager_attention_forward, with CUDA's softmax.
 
-    It turns 16 bits into 32 by itself; backward first multiplies gradient and result.
+    It turns fp16 into fp32 by itself, of bf16 there is a copy first; backward first multiplies
+    gradient and result.
     """
     itemsize, grouped = query.itemsize, structure.grouped
     if grouped:
@@ -120,6 +121,8 @@ def _eager(
             scores = tape.op((scores,), _SCORES, scores.itemsize, saves_result=is_tanh)
     if mask:
         scores = tape.add(scores, mask)
+    if not structure.is_fp16:
+        scores = tape.cast(scores, 4)
     weights = tape.op((scores,), _SCORES, 4, saves_result=True, backward_needs=((_SCORES, 4),))
     del scores
     weights = tape.cast(weights, itemsize)
