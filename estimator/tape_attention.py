@@ -47,7 +47,7 @@ def attend(
     added = ()
     if mask:  # turned from yes and no into what is added to the scores
         added = (tape.op((), ("batch", "seq", "mask_row"), query.itemsize),)
-    return tape.op(
+    output = tape.op(
         (query, key, value),
         query.shape,
         query.itemsize,
@@ -56,6 +56,10 @@ def attend(
         keeps=((_ROWS, 4),),
         backward_needs=_backward_needs(structure, query),
     )
+    if kernel == "flash" and structure.form.rotary == "partial":
+        # queries that were put together lie head by head, and flash's output like them
+        return tape.op((output,), output.shape, output.itemsize, passes=True)
+    return output
 
 
 def _backward_needs(structure: Structure, query: Value) -> tuple[Size, ...]:
