@@ -139,8 +139,16 @@ class DecoderLayer:
     def _mlp(self, value: Value, trains: bool) -> Value:
         tape, form = self.tape, self.form
         if form.mlp == "experts":
-            autocast = self.structure.autocast
-            return experts(tape, form, self.linears, value, trains=trains, autocast=autocast)
+            how = self.structure
+            return experts(
+                tape,
+                form,
+                self.linears,
+                value,
+                trains=trains,
+                autocast=how.autocast,
+                is_fp16=how.is_fp16,
+            )
         if form.mlp == "plain":
             up = self.linears.linear(value, form.mlp_up, "inner", trains=trains)
             del value
@@ -173,7 +181,9 @@ class DecoderLayer:
         # GPT-2's: half of x, times one plus the tanh of x and some of its cube
         halved = tape.op((value,), shape, itemsize)
         base = tape.cast(value, 4) if self.structure.autocast else value
-        cube = tape.op((base,), shape, base.itemsize, saves=(base,), backward_needs=(base.size,))
+        cube = tape.op(
+            (base,), shape, base.itemsize, saves=(base,), backward_needs=(base.size, base.size)
+        )
         del base
         cube = tape.op((cube,), shape, cube.itemsize)
         total = tape.add(value, cube)
@@ -183,4 +193,8 @@ class DecoderLayer:
         del total
         curve = tape.op((curve,), shape, curve.itemsize, passes=True)
         wide = max(itemsize, curve.itemsize)
-        return tape.op((halved, curve), shape, wide, saves=(halved, curve))
+        if wide > itemsize:  # of a product of two types, the narrower one's gradient is wide first
+            halved = tape.slice(halved, shape)
+            halved.itemsize = wide
+        inputs = (halved, curve)
+        return tape.op(inputs, shape, wide, saves=inputs)

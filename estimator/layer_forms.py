@@ -103,6 +103,7 @@ def layer_form(config: dict[str, Any]) -> LayerForm | None:
     values: dict[str, Any] = {key: value for key, value in row.items() if key in known}
     if "ia3" in row:
         values["ia3"] = tuple(row["ia3"])
+    values["attention_dropout"] = bool(config.get("attention_dropout"))
     for name, (key, default) in row.get("set_by", {}).items():
         given = config.get(key, default)
         values[name] = bool(given)

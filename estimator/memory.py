@@ -13,7 +13,7 @@ from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption
 from estimator.gpus import Gpu, common_gpus
 from estimator.layer_forms import LayerForm, layer_form
 from estimator.models import beyond_trained_length, resolve_model
-from estimator.plan import FineTunePlan
+from estimator.plan import BYTES_PER_VALUE, FineTunePlan
 from estimator.refusals import kernel_on, kernel_refusal, not_described, refusals
 from estimator.states import read_states
 from estimator.step_forms import Bytes, Parts, step_forms
@@ -167,6 +167,15 @@ class _Reading:
         load, *others = self._totals[id(phases)]
         return max(load, max(others) + self._workspaces_bytes(gpu))
 
+    def _kept_logits_bytes(self) -> int:
+        """A hand-written loop's outputs, which live until the next ones take their name."""
+        if not self.plan.keep_outputs:
+            return 0
+        in_16_bits = self.plan.autocast_dtype != "none"
+        stored = 4 if self.plan.prepares_kbit else BYTES_PER_VALUE[self.plan.weights_dtype]
+        size = ("tokens", "vocab"), 2 if in_16_bits else stored
+        return self.bytes_of[size, ""]
+
     def _workspaces_bytes(self, gpu: Gpu) -> int:
         """Forward and backward run on threads of their own, with a workspace each."""
         return 2 * cublas_workspace_bytes(gpu) if self.on_cuda else 0
@@ -188,12 +197,15 @@ class _Reading:
         }
         always = _sum(loaded, {"optimizer_states": states.optimizer_states})
         trained = _sum(always, {"gradients": states.gradients})
-        during = trained if self.plan.gradient_accumulation_steps > 1 else always
+        accumulates = self.plan.gradient_accumulation_steps > 1
+        during = trained if accumulates else always
+        kept: Parts = {"logits": self._kept_logits_bytes()}
+        before = _sum(during, kept) if accumulates else during  # the last micro-batch's
         return {
             "load": _sum(loaded, {"temporaries": states.load_temporaries}),
-            "forward": _sum(during, forms.forward.fullest(self.bytes_of)),
+            "forward": _sum(before, forms.forward.fullest(self.bytes_of)),
             "backward": _sum(during, forms.backward.fullest(self.bytes_of)),
-            "optimizer": _sum(trained, {"temporaries": states.optimizer_temporaries}),
+            "optimizer": _sum(_sum(trained, kept), {"temporaries": states.optimizer_temporaries}),
         }
 
 

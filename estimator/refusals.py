@@ -97,6 +97,8 @@ def _method_refusals(
     targets = plan.adapter.target_modules
     if form.mlp == "experts" and plan.method in ("lora", "qlora") and targets == "all-linear":
         yield "With all-linear peft adapts the experts' weights too, which is not described."
+    if plan.quantization == "int8" and plan.keep_outputs:
+        yield "LLM.int8() keeps its inputs while outputs are kept, which is not described."
     if plan.method == "prefix_tuning":
         yield "The formula does not describe prefix_tuning."
     if plan.method == "ia3" and (not form.ia3 or plan.adapter.target_modules != "all-linear"):

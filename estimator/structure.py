@@ -51,6 +51,8 @@ class Structure:
         accumulates: Whether gradients are already there, from an earlier micro-batch.
         keep_outputs: Whether the logits stay alive through backward.
         kernel: flash, efficient, math or eager.
+        is_fp16: Whether the 16 bits are fp16, where softmax is taken of them: from bf16 CUDA makes
+            a 32-bit copy first.
         masked: Whether a mask is passed.
         batched: Whether there is more than one example, where the kernel cares.
         splits_keys: Whether the efficient kernel's backward sums dk and dv in a workspace.
@@ -74,6 +76,7 @@ class Structure:
     accumulates: bool
     keep_outputs: bool
     kernel: str
+    is_fp16: bool
     masked: bool
     batched: bool
     splits_keys: bool
@@ -112,6 +115,8 @@ def structure_of(
         accumulates=plan.gradient_accumulation_steps > 1,
         keep_outputs=plan.keep_outputs,
         kernel=kernel,
+        is_fp16=(kernel == "eager" or form.mlp == "experts")
+        and "fp16" in (plan.weights_dtype, plan.autocast_dtype),
         masked=plan.padded,
         batched=kernel in ("eager", "math") and plan.micro_batch_size > 1,
         splits_keys=kernel == "efficient" and architecture.head_dim > largest_efficient_head(gpu),

@@ -223,10 +223,9 @@ class Tape:
             return result
         result.node = node
         self.nodes.append(node)
-        for storage in (value.storage for value in owns):
-            if storage:
-                self.held.append(storage)
-                self._relabel(storage)
+        for storage in filter(None, (value.storage for value in owns)):
+            self.held.append(storage)
+            self._relabel(storage)
         wants = bool(saves or holds or saves_result or keeps)
         if self._checkpoint is not None:
             self._checkpoint.nodes.append(node)

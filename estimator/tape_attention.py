@@ -47,7 +47,7 @@ def attend(
     added = ()
     if mask:  # turned from yes and no into what is added to the scores
         added = (tape.op((), ("batch", "seq", "mask_row"), query.itemsize),)
-    return tape.op(
+    output = tape.op(
         (query, key, value),
         query.shape,
         query.itemsize,
@@ -56,6 +56,10 @@ def attend(
         keeps=((_ROWS, 4),),
         backward_needs=_backward_needs(structure, query),
     )
+    if kernel == "flash" and structure.form.rotary == "partial":
+        # queries that were put together lie head by head, and flash's output like them
+        return tape.op((output,), output.shape, output.itemsize, passes=True)
+    return output
 
 
 def _backward_needs(structure: Structure, query: Value) -> tuple[Size, ...]:
@@ -103,7 +107,8 @@ def _eager(
 ) -> Value:
     """transformers' eager_attention_forward, with CUDA's softmax.
 
-    It turns 16 bits into 32 by itself; backward first multiplies gradient and result.
+    It turns fp16 into fp32 by itself, of bf16 there is a copy first; backward first multiplies
+    gradient and result.
     """
     itemsize, grouped = query.itemsize, structure.grouped
     if grouped:
@@ -120,6 +125,8 @@ def _eager(
             scores = tape.op((scores,), _SCORES, scores.itemsize, saves_result=is_tanh)
     if mask:
         scores = tape.add(scores, mask)
+    if not structure.is_fp16:
+        scores = tape.cast(scores, 4)
     weights = tape.op((scores,), _SCORES, 4, saves_result=True, backward_needs=((_SCORES, 4),))
     del scores
     weights = tape.cast(weights, itemsize)

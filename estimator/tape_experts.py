@@ -15,7 +15,14 @@ _ID = (("routed",), 8)
 
 
 def experts(
-    tape: Tape, form: LayerForm, linears: Linears, value: Value, *, trains: bool, autocast: bool
+    tape: Tape,
+    form: LayerForm,
+    linears: Linears,
+    value: Value,
+    *,
+    trains: bool,
+    autocast: bool,
+    is_fp16: bool,
 ) -> Value:
     """Write the mixture in place of an MLP.
 
@@ -26,9 +33,10 @@ def experts(
         value: Its input.
         trains: Whether its layer is trained.
         autocast: Whether sums have 32 bits.
+        is_fp16: Whether the router's 16 bits are fp16, of which softmax takes no copy.
     """
     itemsize = value.itemsize
-    shares = _router(tape, form, linears, value, trains=trains)
+    shares = _router(tape, form, linears, value, trains=trains, is_fp16=is_fp16)
     order = [tape.op((), *_ID) for _ in ("expert", "row")]
     chosen = tape.op((value,), _ROUTED, itemsize, keeps=(_ID,))
     del value
@@ -54,12 +62,14 @@ def experts(
     return tape.cast(total, itemsize)
 
 
-def _router(tape: Tape, form: LayerForm, linears: Linears, value: Value, *, trains: bool) -> Value:
+def _router(
+    tape: Tape, form: LayerForm, linears: Linears, value: Value, *, trains: bool, is_fp16: bool
+) -> Value:
     """Write each token's experts, and how much each of them counts."""
     weight = linears.weight(("hidden", "experts"), trains=trains)
     logits = linears.matmul(value, weight, "experts")
     shape, itemsize = logits.shape, logits.itemsize
-    if form.router_in_fp32:
+    if form.router_in_fp32 or not is_fp16:
         logits = tape.cast(logits, 4)
     shares = tape.op((logits,), shape, 4, saves_result=True, backward_needs=((shape, 4),))
     del logits

@@ -30,7 +30,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo2": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     "gemma": {"head_dim": 128, "hidden_act": "gelu_pytorch_tanh"},
     "gemma2": {"head_dim": 128, "sliding_window": 4096},
-    "gemma3_text": {"head_dim": 128, "sliding_window": 4096},
+    "gemma3_text": {
+        "head_dim": 128,
+        "sliding_window": 4096,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "phi3": {"pad_token_id": 0, "sliding_window": None},
     "stablelm": {},
     "starcoder2": {},
@@ -48,6 +52,15 @@ METHODS = (
     *("full", "last_layers", "lora", "lora", "lora", "qlora", "qlora", "qlora"),
     *("ia3", "bitfit", "prompt_tuning"),
 )
+
+WITHOUT = {
+    "bitfit": (
+        *("llama", "mistral", "qwen3", "smollm3", "granite"),
+        *("olmo2", "gemma", "gemma2", "gemma3_text", "phi3"),
+    ),
+    "ia3": ("phi3",),
+}
+"""Families without biases, and those for which peft has no list."""
 
 PRECISIONS = (
     {"weights_dtype": "bf16", "autocast_dtype": "bf16"},
@@ -82,9 +95,12 @@ def draw_config(random: Random, family: str) -> dict[str, Any]:
     return config
 
 
-def draw_plan(random: Random, model: str) -> dict[str, Any]:
+def draw_plan(random: Random, model: str, family: str) -> dict[str, Any]:
     """Return a plan's document; not every draw is a possible plan."""
-    method = random.choice(METHODS)
+    methods = [method for method in METHODS if family not in WITHOUT.get(method, ())]
+    method = random.choice(methods)
+    precision = random.choice(PRECISIONS)
+    in_16_bits = "fp16" if "fp16" in precision.values() else "bf16"
     document = {
         "model": model,
         "method": method,
@@ -93,7 +109,7 @@ def draw_plan(random: Random, model: str) -> dict[str, Any]:
             "r": random.choice((8, 16, 64)),
             "dropout": random.choice((0.0, 0.0, 0.05)),
             "target_modules": "all-linear",
-            "dtype": random.choice(("fp32", "fp32", "bf16")),
+            "dtype": random.choice(("fp32", "fp32", in_16_bits)),
         },
         "optimizer": random.choice(
             ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor", "sgd", "lion_32bit")
@@ -106,7 +122,7 @@ def draw_plan(random: Random, model: str) -> dict[str, Any]:
         "micro_batch_size": random.choice((1, 2, 4, 8)),
         "seq_len": random.choice((1000, 1024, 2048)),
         "gpu": random.choice(("A100 80GB SXM", "RTX 4090", "Tesla T4")),
-        **random.choice(PRECISIONS),
+        **precision,
     }
     if method == "qlora":
         document["quantization"] = random.choice(("nf4", "nf4", "int8"))
@@ -121,7 +137,7 @@ def sample(folder: Path, *, num_plans: int = NUM_PLANS) -> list[FineTunePlan]:
     while len(plans) < num_plans:
         family = random.choice(tuple(FAMILIES))
         path = folder / f"{family}-{len(plans)}.json"
-        config, document = draw_config(random, family), draw_plan(random, str(path))
+        config, document = draw_config(random, family), draw_plan(random, str(path), family)
         path.write_text(json.dumps(config))
         try:
             plans.append(parse_plan(document))
