@@ -26,6 +26,7 @@ _SMALL_SEGMENT = 2 * _MIB
 _LARGE_SEGMENT = 20 * _MIB
 _LARGE_ALONE = 10 * _MIB
 _SEGMENT_ROUNDING = 2 * _MIB
+_SMALLEST_SHARE = 1 / 128
 _TOP_ADDRESS = 2**56  # any address above every segment
 
 
@@ -77,7 +78,8 @@ def smallest_capacity(trace: Trace, unlimited: Replay) -> int:
     """Return the fewest bytes with which the allocator can still run the trace.
 
     Reserved memory overstates a need, because the cache is given back under pressure. This is
-    found by bisection between the allocated and the reserved peak, to 2 MiB.
+    found by bisection between the allocated and the reserved peak, to 2 MiB or, where that is
+    more, to :data:`_SMALLEST_SHARE` of what is reserved, and rounded up to what was seen to do.
 
     Args:
         trace: Births and deaths, in order.
@@ -85,7 +87,8 @@ def smallest_capacity(trace: Trace, unlimited: Replay) -> int:
     """
     low = unlimited.peak_allocated_bytes // _SEGMENT_ROUNDING - 1  # does not fit
     high = -(-unlimited.peak_reserved_bytes // _SEGMENT_ROUNDING)  # fits
-    while high - low > 1:
+    near = max(1, round(high * _SMALLEST_SHARE))
+    while high - low > near:
         middle = (low + high) // 2
         try:
             replay(trace, middle * _SEGMENT_ROUNDING)
@@ -107,16 +110,17 @@ class _Block:
         self.following: _Block | None = None
 
 
-def _order(block: _Block) -> tuple[int, int]:
-    return block.size, block.address
-
-
 class _Allocator:
-    """Pools of free blocks, ordered by size and then address, as the C++ sets are."""
+    """Pools of free blocks, ordered by size and then address, as the C++ sets are.
+
+    A pool holds (size, address) pairs, which compare faster than blocks; ``free_blocks`` knows the
+    block at an address.
+    """
 
     def __init__(self, capacity: int | None) -> None:
         self.capacity = capacity
-        self.pools: dict[bool, list[_Block]] = {True: [], False: []}
+        self.pools: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        self.free_blocks: dict[int, _Block] = {}
         self.blocks: dict[int, _Block] = {}
         self.reserved = self.peak_reserved = 0
         self.allocated = self.peak_allocated = 0
@@ -148,18 +152,19 @@ class _Allocator:
 
     def flush(self) -> None:
         """Give back every segment that is wholly free."""
-        for small, pool in self.pools.items():
-            whole = [b for b in pool if b.previous is None and b.following is None]
-            self.reserved -= sum(block.size for block in whole)
-            gone = set(map(id, whole))
-            self.pools[small] = [block for block in pool if id(block) not in gone]
+        for pool in self.pools.values():
+            blocks = [self.free_blocks[address] for _, address in pool]
+            for block in blocks:
+                if block.previous is None and block.following is None:
+                    self._take(block)
+                    self.reserved -= block.size
 
     def _best_fit(self, small: bool, size: int) -> _Block | None:
         pool = self.pools[small]
-        index = bisect_left(pool, (size, -1), key=_order)
+        index = bisect_left(pool, (size,))
         if index == len(pool):
             return None
-        block = pool.pop(index)
+        block = self.free_blocks.pop(pool.pop(index)[1])
         block.is_free = False
         return block
 
@@ -193,7 +198,9 @@ class _Allocator:
         self._put(tail)
 
     def _merge(self, block: _Block, neighbour: _Block) -> _Block:
-        first, second = sorted((block, neighbour), key=lambda b: b.address)
+        first, second = block, neighbour
+        if neighbour.address < block.address:
+            first, second = neighbour, block
         first.size += second.size
         first.following = second.following
         if second.following is not None:
@@ -202,9 +209,11 @@ class _Allocator:
 
     def _put(self, block: _Block) -> None:
         block.is_free = True
-        insort(self.pools[block.small], block, key=_order)
+        self.free_blocks[block.address] = block
+        insort(self.pools[block.small], (block.size, block.address))
 
     def _take(self, block: _Block) -> None:
         pool = self.pools[block.small]
-        del pool[bisect_left(pool, _order(block), key=_order)]
+        del pool[bisect_left(pool, (block.size, block.address))]
+        del self.free_blocks[block.address]
         block.is_free = False

@@ -111,6 +111,10 @@ class KernelTemporaries(TorchDispatchMode):
         self.gpu = gpu
         self._on_multiply = on_multiply
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled; skipping would cost a detour for each operation
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

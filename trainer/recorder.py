@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch._prims_common import is_non_overlapping_and_dense_or_false
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed._tools.common_utils import get_untyped_storages
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -49,6 +50,10 @@ class StorageRecorder(TorchDispatchMode):
         self._numbers: dict[int, int] = {}
         self._claimed: set[int] = set()
         self._forgotten: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled; skipping would cost a detour for each operation
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -140,7 +145,7 @@ class StorageRecorder(TorchDispatchMode):
 
     def _record(self, tensor: torch.Tensor) -> list[int]:
         numbers: list[int] = []
-        if tensor.device.type != self._device_type:
+        if _device_of(tensor).type != self._device_type:
             return numbers
         for storage in get_untyped_storages(tensor):
             key = storage._cdata
@@ -185,3 +190,8 @@ def _is_sole(gradient: torch.Tensor) -> bool:
 def _in_place(total: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what is added to, and what is added."""
     return (total, gradient) if _is_sole(total) else (gradient, total)
+
+
+def _device_of(tensor: torch.Tensor) -> torch.device:
+    """Return a tensor's device; asked the usual way, a fake tensor dispatches an operation."""
+    return tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
