@@ -15,7 +15,7 @@ from typing import NamedTuple
 from estimator.trace import FLUSH, Trace
 
 KEPT_UNITS = 6
-"""Units that are run: the outermost two touch what is not repeated, and may differ from the rest."""
+"""Units that are run: the outermost two touch what is not repeated, and may differ."""
 
 _EARLIER, _LATER = 2, 3  # the units that have to be alike
 _INNER = range(1, KEPT_UNITS - 1)  # the units whose storages have to be alike

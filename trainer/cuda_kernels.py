@@ -100,7 +100,7 @@ class KernelTemporaries(TorchDispatchMode):
     Outputs come first, temporaries after them: the order decides where the allocator puts them.
     """
 
-    def __init__(self, gpu: Gpu, on_multiply: Callable[[], None]) -> None:
+    def __init__(self, gpu: Gpu, on_multiply: Callable[[], None] = lambda: None) -> None:
         """Prepare the mode.
 
         Args:
@@ -120,7 +120,7 @@ class KernelTemporaries(TorchDispatchMode):
     ) -> Any:
         """Run the operation, with its temporaries alive until it returns."""
         kwargs = kwargs or {}
-        result = _REPLACED.get(func, func)(*args, **kwargs)
+        result = (_REPLACED[func] if func in _REPLACED else func)(*args, **kwargs)
         if func in _MULTIPLICATIONS:
             self._on_multiply()
         if func is _aten._softmax_backward_data.default:

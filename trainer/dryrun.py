@@ -39,13 +39,13 @@ from trainer.model_notes import model_notes
 from trainer.observe import observed_steps
 from trainer.quiet import quiet_libraries
 from trainer.recorder import StorageRecorder
+from trainer.short_model import shorten
 from trainer.skeleton import (
     build_skeleton,
     num_parameters,
     pack_on_meta,
     transformers_config,
 )
-from trainer.short_model import shorten
 from trainer.step import Batch
 from trainer.weights import to_fake
 from trainer.workspaces import Workspaces

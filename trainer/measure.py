@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from estimator.from_trace import components_at, phases_of
 from estimator.estimate import COMPONENTS, PHASES, Component, Phase
+from estimator.from_trace import components_at, phases_of
 from trainer.build import Training
 from trainer.loading import record_load
 from trainer.observe import observed_steps

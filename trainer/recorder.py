@@ -60,7 +60,7 @@ class StorageRecorder(TorchDispatchMode):
     ) -> Any:
         """Run the operation and record the storages it returns."""
         if func is torch.ops.aten.add.Tensor and not kwargs and self._accumulates(*args):
-            func, args = torch.ops.aten.add_.Tensor, _in_place(*args)
+            func = torch.ops.aten.add_.Tensor
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
@@ -72,7 +72,7 @@ class StorageRecorder(TorchDispatchMode):
     def _accumulates(self, total: Any, gradient: Any) -> bool:
         """Whether autograd is adding up two gradients of one tensor, and would do so in place.
 
-        It adds in place where nothing else holds one of the two, but gives that up while a
+        It adds in place where nothing else holds the first, but gives that up while a
         dispatch mode such as this one is active (``can_accumulate_inplace`` in
         ``autograd/input_buffer.cpp``): one tensor more than a step takes that nobody watches.
         """
@@ -82,7 +82,7 @@ class StorageRecorder(TorchDispatchMode):
             and isinstance(gradient, torch.Tensor)
             and total.shape == gradient.shape
             and total.dtype == gradient.dtype
-            and (_is_sole(total) or _is_sole(gradient))
+            and _is_sole(total)
         )
 
     def reset_peak(self) -> None:
@@ -185,11 +185,6 @@ def _is_sole(gradient: torch.Tensor) -> bool:
     """Whether nothing else holds a gradient, whose memory is in one piece."""
     owners = torch._C._storage_Use_Count(gradient.untyped_storage()._cdata)
     return owners == _SOLE_OWNER and is_non_overlapping_and_dense_or_false(gradient)
-
-
-def _in_place(total: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what is added to, and what is added."""
-    return (total, gradient) if _is_sole(total) else (gradient, total)
 
 
 def _device_of(tensor: torch.Tensor) -> torch.device:

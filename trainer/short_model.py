@@ -59,10 +59,10 @@ class Repetition:
 def decoder_layers(model: Any) -> torch.nn.ModuleList | None:
     """Return the list of a model's decoder layers, None where there is no single such list."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if not isinstance(count, int) or count < 2:
+        return None
     lists = [
-        one
-        for one in model.modules()
-        if isinstance(one, torch.nn.ModuleList) and len(one) == count and count > 1
+        one for one in model.modules() if isinstance(one, torch.nn.ModuleList) and len(one) == count
     ]
     return lists[0] if len(lists) == 1 else None
 
@@ -191,14 +191,14 @@ class ShortModel:
     def _watch(self, layer: torch.nn.Module, index: int) -> list[Any]:
         is_last = index == len(self.repetition.kept(self._whole)) - 1
 
-        def before(module: Any, args: Any, kwargs: Any) -> None:
+        def before(_: Any, args: Any, kwargs: Any) -> None:
             if self.recorder.phase != "forward":
                 return  # a checkpoint computes again
             self._stretch(index)
             if index == 0:
                 self._on_gradient((args, kwargs.get("hidden_states")), None)
 
-        def after(module: Any, args: Any, output: Any) -> None:
+        def after(_module: Any, _args: Any, output: Any) -> None:
             if self.recorder.phase != "forward":
                 return
             self._on_gradient(output, index)
