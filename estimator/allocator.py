@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from typing import ClassVar
 
 from estimator.trace import FLUSH, Trace
 
@@ -49,17 +50,18 @@ class Replay:
     num_flushes: int
 
 
-def replay(trace: Trace, capacity_bytes: int | None = None) -> Replay:
+def replay(trace: Trace, capacity_bytes: int | None = None, *, expandable: bool = False) -> Replay:
     """Run a trace through the allocator.
 
     Args:
         trace: Births and deaths, in order.
         capacity_bytes: What the allocator may reserve; None for no limit.
+        expandable: Whether segments grow (``expandable_segments:True``).
 
     Raises:
         DoesNotFit: A request cannot be met within ``capacity_bytes``.
     """
-    allocator = _Allocator(capacity_bytes)
+    allocator = (_GrowingAllocator if expandable else _Allocator)(capacity_bytes)
     sizes = trace.sizes
     block_bytes = [0] * len(sizes)
     for event in trace.events:
@@ -74,7 +76,7 @@ def replay(trace: Trace, capacity_bytes: int | None = None) -> Replay:
     )
 
 
-def smallest_capacity(trace: Trace, unlimited: Replay) -> int:
+def smallest_capacity(trace: Trace, unlimited: Replay, *, expandable: bool = False) -> int:
     """Return the fewest bytes with which the allocator can still run the trace.
 
     Reserved memory overstates a need, because the cache is given back under pressure. This is
@@ -84,7 +86,11 @@ def smallest_capacity(trace: Trace, unlimited: Replay) -> int:
     Args:
         trace: Births and deaths, in order.
         unlimited: The trace's replay without a limit.
+        expandable: Whether segments grow. Then there is little to give back, and what is reserved
+            is the answer, at most a page for each hole too much.
     """
+    if expandable:
+        return unlimited.peak_reserved_bytes
     low = unlimited.peak_allocated_bytes // _SEGMENT_ROUNDING - 1  # does not fit
     high = -(-unlimited.peak_reserved_bytes // _SEGMENT_ROUNDING)  # fits
     near = max(1, round(high * _SMALLEST_SHARE))
@@ -114,8 +120,10 @@ class _Allocator:
     """Pools of free blocks, ordered by size and then address, as the C++ sets are.
 
     A pool holds (size, address) pairs, which compare faster than blocks; ``free_blocks`` knows the
-    block at an address.
+    block at an address, ``smallest_rest`` what is worth splitting off in a pool.
     """
+
+    smallest_rest: ClassVar = {True: _ROUNDING, False: _SMALL + 1}
 
     def __init__(self, capacity: int | None) -> None:
         self.capacity = capacity
@@ -187,8 +195,7 @@ class _Allocator:
 
     def _split(self, block: _Block, size: int) -> None:
         rest = block.size - size
-        worth_keeping = rest >= _ROUNDING if block.small else rest > _SMALL
-        if not worth_keeping:
+        if rest < self.smallest_rest[block.small]:
             return
         tail = _Block(block.address + size, rest, block.small)
         tail.previous, tail.following = block, block.following
@@ -217,3 +224,65 @@ class _Allocator:
         del pool[bisect_left(pool, (block.size, block.address))]
         del self.free_blocks[block.address]
         block.is_free = False
+
+
+class _GrowingAllocator(_Allocator):
+    """With ``expandable_segments:True``: each pool is one segment, which grows page by page.
+
+    A page is 2 MiB for small blocks and 20 MiB for large ones; any rest is split off; the last
+    free block is taken only where no other is large enough, because it can grow
+    (``get_free_block`` and ``try_allocate_expandable_block``). Nothing is given back: what lies
+    free in whole pages would be, under pressure.
+    """
+
+    smallest_rest: ClassVar = {True: _ROUNDING, False: _ROUNDING}
+
+    def __init__(self, capacity: int | None) -> None:
+        super().__init__(capacity)
+        self.last: dict[bool, _Block | None] = {True: None, False: None}
+        self.ends = {True: 0, False: _TOP_ADDRESS}
+
+    def flush(self) -> None:
+        """Keep what is mapped."""
+
+    def _best_fit(self, small: bool, size: int) -> _Block | None:
+        last, pool = self.last[small], self.pools[small]
+        if last is not None and last.is_free and len(pool) > 1:
+            self._take(last)
+            found = super()._best_fit(small, size)
+            self._put(last)
+            if found:
+                return found
+        return super()._best_fit(small, size)
+
+    def _new_segment(self, small: bool, size: int) -> _Block:
+        page = _SMALL_SEGMENT if small else _LARGE_SEGMENT
+        last = self.last[small]
+        if last is not None and last.is_free:
+            self._take(last)
+            block = last
+        else:
+            block = _Block(self.ends[small], 0, small)
+            block.previous = last
+            if last is not None:
+                last.following = block
+            self.last[small] = block
+        mapped = -(-(size - block.size) // page) * page
+        if self.capacity is not None and self.reserved + mapped > self.capacity:
+            raise DoesNotFit
+        block.size += mapped
+        self.ends[small] += mapped
+        self.reserved += mapped
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        return block
+
+    def _split(self, block: _Block, size: int) -> None:
+        super()._split(block, size)
+        if block.following is not None and self.last[block.small] is block:
+            self.last[block.small] = block.following
+
+    def _merge(self, block: _Block, neighbour: _Block) -> _Block:
+        merged = super()._merge(block, neighbour)
+        if merged.following is None:
+            self.last[merged.small] = merged
+        return merged

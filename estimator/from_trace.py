@@ -43,13 +43,14 @@ def estimate_from_trace(
     """
     if device == "cpu":
         return _estimate(plan, trace, counts, device)
-    unlimited = replay(trace)
+    expandable = plan.expandable_segments
+    unlimited = replay(trace, expandable=expandable)
     reserved = unlimited.peak_reserved_bytes
-    smallest = smallest_capacity(trace, unlimited)
+    smallest = smallest_capacity(trace, unlimited, expandable=expandable)
     context = context_bytes(plan.gpu_spec)
     held = reserved
     if trace.outputs:
-        held = replay(trace.with_outputs_held()).peak_reserved_bytes
+        held = replay(trace.with_outputs_held(), expandable=expandable).peak_reserved_bytes
     blocks = trace.with_sizes(unlimited.block_bytes)
     estimate = _estimate(plan, blocks, counts, device)
     bands: dict[Level, Band] = {

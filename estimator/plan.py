@@ -161,6 +161,9 @@ class FineTunePlan(_Part):
     device_map_load: bool = Field(
         default=True, description="weights are loaded straight onto the GPU"
     )
+    expandable_segments: bool = Field(
+        default=False, description="PyTorch's allocator grows its segments, and wastes less"
+    )
     parallel: Parallel = Parallel()
     gpu: Annotated[str | Gpu, BeforeValidator(_check_gpu)] = "RTX 4090"
     data: Data = Data()

@@ -119,3 +119,17 @@ def test_a_trace_runs_in_its_smallest_capacity(trace: Trace) -> None:
     smallest = smallest_capacity(trace, unlimited)
     assert unlimited.peak_allocated_bytes <= smallest <= unlimited.peak_reserved_bytes
     assert replay(trace, smallest).peak_reserved_bytes <= smallest
+
+
+def test_growing_segments_take_pages_for_what_is_missing() -> None:
+    trace = Trace()
+    first, second = trace.born(30 * MIB), trace.born(30 * MIB)
+    trace.died(first)
+    trace.born(45 * MIB)  # beyond the second: the first one's place is too small
+    trace.died(second)
+    trace.born(50 * MIB)  # in the place of both
+    fixed, growing = replay(trace), replay(trace, expandable=True)
+    assert fixed.peak_reserved_bytes == (30 + 30 + 46 + 50) * MIB
+    assert growing.peak_reserved_bytes == 120 * MIB  # 105 MiB in pages of 20
+    assert growing.peak_allocated_bytes == 95 * MIB
+    assert smallest_capacity(trace, growing, expandable=True) == 120 * MIB

@@ -120,7 +120,8 @@ class KernelTemporaries(TorchDispatchMode):
     ) -> Any:
         """Run the operation, with its temporaries alive until it returns."""
         kwargs = kwargs or {}
-        result = (_REPLACED[func] if func in _REPLACED else func)(*args, **kwargs)
+        run = _REPLACED.get(func) or func
+        result = run(*args, **kwargs)
         if func in _MULTIPLICATIONS:
             self._on_multiply()
         if func is _aten._softmax_backward_data.default:

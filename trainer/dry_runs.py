@@ -12,6 +12,7 @@ from typing import IO
 from estimator.estimate import Device, MemoryEstimate
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
+from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.launch import (
     TERM_SECONDS,
     WorkerFailed,
@@ -45,12 +46,14 @@ class DryRuns:
         self._end()
 
     def dry_run(self, plan: FineTunePlan, *, device: Device = "cuda") -> MemoryEstimate:
-        """Return the dry run's reading of a plan.
+        """Return the dry run's reading of a plan, made now or before.
 
         Raises:
             InputError: The plan cannot be run.
             WorkerFailed: The process broke.
         """
+        if known := find_dry_run(plan, device):
+            return known
         process = self._started()
         request = json.dumps({"plan": plan.to_document(), "device": device})
         answer = ""
@@ -68,7 +71,9 @@ class DryRuns:
             raise self._failure(plan)
         if problems := problems_in(answer):
             raise InputError(problems)
-        return MemoryEstimate.model_validate(json.loads(answer)["estimate"])
+        found = MemoryEstimate.model_validate(json.loads(answer)["estimate"])
+        keep_dry_run(found)
+        return found
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:

@@ -186,7 +186,11 @@ def _assumptions(
     if cudnn := cudnn_assumption(kernels, plan.gpu_spec):
         yield cudnn
     yield context_assumption(plan.gpu_spec)
-    yield "Reserved memory assumes the default caching allocator, without expandable segments."
+    yield (
+        "Reserved memory assumes PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."
+        if plan.expandable_segments
+        else "Reserved memory assumes the default caching allocator, without expandable segments."
+    )
     if plan.optimizer.startswith("paged_"):
         yield (
             "Large states of a paged optimizer are left out: they lie in managed memory, which "

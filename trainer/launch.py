@@ -22,6 +22,7 @@ from estimator.estimate import MemoryEstimate
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
+from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import read_examples
 from trainer.machine import describe_machine
 from trainer.results import ProbeRequest
@@ -69,7 +70,7 @@ def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=worker_environment(),
+                env=worker_environment() | _allocator_settings(request.plan),
             )
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -78,6 +79,15 @@ def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run
     # Somebody has to collect the ended child, or it stays in the process table as a zombie.
     threading.Thread(target=process.wait, daemon=True).start()
     return run
+
+
+def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
+    """Return the environment in which PyTorch's CUDA allocator is as the plan has it."""
+    if not plan.expandable_segments:
+        return {}
+    name = "PYTORCH_CUDA_ALLOC_CONF"
+    given = [os.environ[name]] if os.environ.get(name) else []
+    return {name: ",".join([*given, "expandable_segments:True"])}
 
 
 def _check(request: ProbeRequest) -> None:
@@ -145,7 +155,7 @@ def dry_run(
     on_progress: Callable[[str], None] | None = None,
     module: str = "trainer.dryrun",
 ) -> MemoryEstimate:
-    """Return the dry run's reading of a plan, made in a process of its own.
+    """Return the dry run's reading of a plan, made in a process of its own or made before.
 
     Args:
         plan: The step to read.
@@ -157,14 +167,18 @@ def dry_run(
         InputError: The plan cannot be run (an unknown model, for example).
         WorkerFailed: The process broke.
     """
+    if known := find_dry_run(plan, device):
+        return known
     status, answer, log = _run_worker(
         module, json.dumps({"plan": plan.to_document(), "device": device}), on_progress
     )
     if status == 0:
         try:
-            return MemoryEstimate.model_validate_json(answer)
+            found = MemoryEstimate.model_validate_json(answer)
         except ValidationError as error:
             raise WorkerFailed(f"the dry run answered {answer[-200:]!r}") from error
+        keep_dry_run(found)
+        return found
     if status == 2 and (problems := problems_in(answer)):
         raise InputError(problems)
     reason = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
