@@ -6,8 +6,9 @@ import csv
 from functools import cache
 from pathlib import Path
 
+from estimator.contradictions import FLASH_CAPABILITY
 from estimator.gpus import Gpu
-from estimator.plan import FLASH_CAPABILITY, FineTunePlan
+from estimator.plan import FineTunePlan
 
 _KIB = 2**10
 
@@ -166,6 +167,18 @@ def has_grouped_mm(gpu: Gpu) -> bool:
     before it transformers loops over the experts.
     """
     return capability(gpu) >= FLASH_CAPABILITY
+
+
+def largest_efficient_head(gpu: Gpu) -> int:
+    """Return the largest head with which the efficient kernel's backward needs no workspace.
+
+    Source: ``mem_eff_attention/kernels/cutlassB.h``, torch 2.13: 128 wants more shared memory
+    than Turing and the consumer generations have.
+    """
+    generation = capability(gpu)
+    if generation in (8.6, 8.9):
+        return 96
+    return 64 if generation < 8.0 or generation >= 12.0 else 128
 
 
 def context_bytes(gpu: Gpu) -> int | None:

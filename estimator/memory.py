@@ -9,7 +9,11 @@ from typing import Any
 from estimator.architecture import Architecture, NotModelled
 from estimator.blocks import block, exact
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
-from estimator.gpu_facts import cublas_workspace_bytes, cudnn_assumption
+from estimator.gpu_facts import (
+    cublas_workspace_bytes,
+    cudnn_assumption,
+    largest_efficient_head,
+)
 from estimator.gpus import Gpu, common_gpus
 from estimator.layer_forms import LayerForm, layer_form
 from estimator.models import beyond_trained_length, resolve_model
@@ -17,7 +21,7 @@ from estimator.plan import BYTES_PER_VALUE, FineTunePlan
 from estimator.refusals import kernel_on, kernel_refusal, not_described, refusals
 from estimator.states import read_states
 from estimator.step_forms import Bytes, Parts, step_forms
-from estimator.structure import dimensions, largest_efficient_head, structure_of
+from estimator.structure import dimensions, structure_of
 
 _MAX_MODELS = 256
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator.architecture import Architecture, Module
+from estimator.contradictions import FLASH_CAPABILITY
 from estimator.gpu_facts import has_grouped_mm, plan_attention
 from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm, described_types
-from estimator.plan import FLASH_CAPABILITY, FineTunePlan
+from estimator.plan import FineTunePlan
 
 _SLIDING = ("mistral", "gemma2", "gemma3_text", "phi3", "starcoder2")
 """Families that look at a window wherever their configuration has one."""

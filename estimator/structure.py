@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estimator.architecture import Architecture
-from estimator.gpu_facts import capability
+from estimator.gpu_facts import largest_efficient_head
 from estimator.gpus import Gpu
 from estimator.layer_forms import LayerForm
 from estimator.plan import BYTES_PER_VALUE, FineTunePlan
@@ -186,18 +186,6 @@ def _rotary_part(config: dict[str, Any]) -> float:
     keys = ("partial_rotary_factor", "rotary_pct")
     given = (source[key] for source in (parameters, config) for key in keys if key in source)
     return next(given, _ROTARY_PARTS.get(str(config.get("model_type")), 1.0))
-
-
-def largest_efficient_head(gpu: Gpu) -> int:
-    """Return the largest head with which the efficient kernel's backward needs no workspace.
-
-    Source: ``mem_eff_attention/kernels/cutlassB.h``, torch 2.13: 128 wants more shared memory
-    than Turing and the consumer generations have.
-    """
-    generation = capability(gpu)
-    if generation in (8.6, 8.9):
-        return 96
-    return 64 if generation < 8.0 or generation >= 12.0 else 128
 
 
 def _groups(plan: FineTunePlan, architecture: Architecture) -> list[tuple[bool, int]]:

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 import torch.nn.functional as F  # noqa: N812  the name every PyTorch user knows
 
-from estimator.gpu_facts import attention_backend, capability
+from estimator.gpu_facts import attention_backend, largest_efficient_head
 from estimator.gpus import Gpu
 from estimator.plan import FineTunePlan
 from trainer.skeleton import DTYPES
@@ -176,7 +176,7 @@ def efficient_backward_temporaries(
     value_width = _blocks(value.shape[-1]) * _EFFICIENT_BLOCK
     elements = _blocks(length) * _EFFICIENT_BLOCK * width
     half = query.dtype != torch.float32
-    if half and max(head_dim, value.shape[-1]) > _largest_head_in_registers(gpu):
+    if half and max(head_dim, value.shape[-1]) > largest_efficient_head(gpu):
         splits = max(1, min(_blocks(key.shape[2]), _SPLIT_BLOCKS // (batch * heads)))
         elements += splits * _EFFICIENT_BLOCK * (width + value_width)
     product = []
@@ -189,11 +189,3 @@ def efficient_backward_temporaries(
 
 def _blocks(size: int) -> int:
     return -(-size // _EFFICIENT_BLOCK)
-
-
-def _largest_head_in_registers(gpu: Gpu) -> int:
-    """128 wants more shared memory than Turing and the consumer generations have."""
-    generation = capability(gpu)
-    if generation in (8.6, 8.9):
-        return 96
-    return 64 if generation < 8.0 or generation >= 12.0 else 128
