@@ -1,9 +1,11 @@
 """How far the formula and the dry run are from what was measured on GPUs.
 
-    python bench/accuracy.py [--group TEXT] [--json FILE]
+    python bench/accuracy.py [--group TEXT] [--json FILE] [--write]
 
-Scores the published runs of bench/published and the own ones of bench/results, group by group:
-mean and worst error of the allocated peak, and of the reserved one where it was measured.
+Scores the published runs of bench/published and the own ones of bench/results: mean and worst
+error of the allocated peak, and of the reserved one where it was measured. That takes some four
+minutes. With --write it also makes docs/accuracy.md anew, with the tests' checks against real CPU
+steps, of the formula and of every bundled architecture: ten minutes more, and pytest is needed.
 """
 
 from __future__ import annotations
@@ -11,134 +13,73 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
-from estimator.memory import NoFormula, read_formula
-from estimator.plan import FineTunePlan, parse_plan
-from trainer.launch import dry_run
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # bench and tests are not installed with the package
 
-HERE = Path(__file__).resolve().parent
+from bench.accuracy_page import page
+from bench.accuracy_rows import Measured, Note, notes, own, published
+from bench.accuracy_scores import Score, score
+from bench.accuracy_tables import error_table, method_and_attention
+from estimator.documents import write_atomic
+from trainer.quiet import quiet_libraries
 
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One training step that somebody measured."""
-
-    id: str
-    group: str
-    plan: FineTunePlan
-    allocated_bytes: int
-    reserved_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Relative errors of both readings against one measured step; None where there is none."""
-
-    id: str
-    group: str
-    dry_run_allocated: float
-    dry_run_reserved: float | None
-    formula_allocated: float | None
-    formula_refusal: str
-
-
-def published() -> Iterator[Measured]:
-    """Yield the steps that others published."""
-    for row in _lines(HERE / "published" / "runs.jsonl"):
-        model = HERE / "published" / "models" / row["plan"]["model"]
-        yield Measured(
-            id=row["id"],
-            group=row["group"],
-            plan=parse_plan(row["plan"] | {"model": str(model)}, name=row["id"]),
-            allocated_bytes=row["peak_allocated_bytes"],
-            reserved_bytes=row["peak_reserved_bytes"],
-        )
-
-
-def own() -> Iterator[Measured]:
-    """Yield the steps that bench/gpu.py measured."""
-    for path in sorted((HERE / "results").glob("*.jsonl")):
-        for row in _lines(path):
-            result = row["result"]
-            if result["measured"] is None:
-                continue
-            yield Measured(
-                id=row["run"],
-                group=f"{result['device_name']} {result['plan']['method']}",
-                plan=parse_plan(result["plan"], name=row["run"]),
-                allocated_bytes=result["measured"]["peak_allocated_bytes"],
-                reserved_bytes=result["measured"]["peak_reserved_bytes"],
-            )
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
-
-
-def score(step: Measured) -> Score:
-    """Read a measured step in both ways."""
-    formula, refusal = None, ""
-    try:
-        peak = read_formula(step.plan).peak_allocated_bytes
-        formula = peak / step.allocated_bytes - 1
-    except NoFormula as no:
-        refusal = no.reason
-    dry = dry_run(step.plan)
-    reserved = None
-    if step.reserved_bytes and dry.peak_reserved_bytes:
-        reserved = dry.peak_reserved_bytes / step.reserved_bytes - 1
-    allocated = dry.peak_allocated_bytes / step.allocated_bytes - 1
-    return Score(step.id, step.group, allocated, reserved, formula, refusal)
-
-
-def summary(scores: list[Score]) -> str:
-    """Return mean and worst errors, a line per group."""
-    groups: dict[str, list[Score]] = defaultdict(list)
-    for one in scores:
-        groups[one.group].append(one)
-    lines = [
-        f"{'group':26} runs  dry run: allocated       reserved                formula: allocated"
-    ]
-    for name, members in sorted(groups.items()):
-        lines.append(
-            f"{name:26} {len(members):4}  "
-            f"{_errors([one.dry_run_allocated for one in members]):24}"
-            f"{_errors([one.dry_run_reserved for one in members]):24}"
-            f"{_errors([one.formula_allocated for one in members])}"
-        )
-    return "\n".join(lines)
-
-
-def _errors(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    worst = max(known, key=abs)
-    return f"{mean(map(abs, known)):.2%} (worst {worst:+.2%})"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
 
 
 def main() -> None:
-    """Score every measured step and print a table."""
+    """Score every measured step, print a table, and write the page where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--group", default="", help="only groups whose name holds this text")
+    parser.add_argument("--group", default="", help="only rows of a GPU or method with this text")
     parser.add_argument("--json", type=Path, help="write every score to this file, one a line")
+    parser.add_argument("--write", action="store_true", help="make docs/accuracy.md anew")
     arguments = parser.parse_args()
-    scores = []
-    for step in (*published(), *own()):
-        if arguments.group in step.group:
-            print(f"reading {step.id}", file=sys.stderr)
-            scores.append(score(step))
+    if arguments.write and arguments.group:
+        parser.error("--write scores every row: leave --group out")
+    quiet_libraries()
+    known = notes()
+    steps = [step for step in (*published(), *own()) if arguments.group in _group(step)]
+    scores = {step.id: _score(step, known.get(step.id)) for step in steps}
     if arguments.json:
-        lines = [json.dumps(asdict(one)) + "\n" for one in scores]
+        lines = [json.dumps(asdict(one)) + "\n" for one in scores.values()]
         arguments.json.write_text("".join(lines), encoding="utf-8")
-    print(summary(scores))
+    for is_apart, title in ((False, ""), (True, "\nKept apart: older libraries\n")):
+        chosen = [one for one in scores.values() if one.is_apart == is_apart]
+        if chosen:
+            print(title + error_table("method, attention", chosen, method_and_attention))
+    if arguments.write:
+        _write(steps, scores, known)
+
+
+def _group(step: Measured) -> str:
+    return f"{step.plan.gpu_spec.name} {step.plan.method}"
+
+
+def _score(step: Measured, note: Note | None) -> Score:
+    print(f"reading {step.id}", file=sys.stderr)
+    return score(step, note)
+
+
+def _write(steps: list[Measured], scores: dict[str, Score], known: dict[str, Note]) -> None:
+    # here, because they are the tests' and need what the tests need
+    from bench.accuracy_checks import (
+        cpu_truth,
+        every_architecture,
+        formula_sample,
+        formula_summary,
+    )
+
+    print("reading what the CPU does", file=sys.stderr)
+    truth = cpu_truth()
+    print("reading plans drawn at random", file=sys.stderr)
+    formula = formula_summary(formula_sample())
+    print("reading every bundled architecture", file=sys.stderr)
+    sweep = every_architecture()
+    text = page(steps, scores, known, cpu_truth=truth, formula=formula, sweep=sweep)
+    write_atomic(PAGE, text)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.allocator import replay, smallest_capacity
+from estimator.bands import (
+    ALLOCATED_SPREAD,
+    OTHER_VERSIONS,
+    SHORTER,
+    WITH_PADDING,
+    around,
+    shifted,
+)
 from estimator.estimate import (
     COMPONENTS,
     PHASES,
@@ -20,9 +28,6 @@ from estimator.estimate import (
 from estimator.gpu_facts import context_bytes
 from estimator.plan import FineTunePlan
 from estimator.trace import Peak, Trace
-
-ALLOCATED_SPREAD = 0.01
-"""How far the allocated peak may be off: no published step on today's libraries was, by half."""
 
 RESERVED_SPREAD = 0.08
 """How far the replayed cache may be off: nine published steps in ten were within 6 %."""
@@ -53,10 +58,12 @@ def estimate_from_trace(
         held = replay(trace.with_outputs_held(), expandable=expandable).peak_reserved_bytes
     blocks = trace.with_sizes(unlimited.block_bytes)
     estimate = _estimate(plan, blocks, counts, device)
+    allocated = around(estimate.peak_allocated_bytes, ALLOCATED_SPREAD)
+    least = min(smallest, round(reserved * (1 - RESERVED_SPREAD)))
     bands: dict[Level, Band] = {
-        "allocated": _around(estimate.peak_allocated_bytes, ALLOCATED_SPREAD),
+        "allocated": allocated,
         "reserved": Band(
-            low_bytes=min(smallest, round(reserved * (1 - RESERVED_SPREAD))),
+            low_bytes=max(least, allocated.low_bytes),  # what is allocated is reserved
             likely_bytes=reserved,
             high_bytes=round(max(reserved, held) * (1 + RESERVED_SPREAD)),
         ),
@@ -68,22 +75,9 @@ def estimate_from_trace(
     }
     if context is not None:
         found["total_bytes"] = reserved + context
-        bands["total"] = _plus(bands["reserved"], context)
+        bands["total"] = shifted(bands["reserved"], context)
     moved_by = tuple(_moved_by(plan, held > reserved))
     return estimate.model_copy(update=found | {"bands": bands, "moved_by": moved_by})
-
-
-def _around(size: int, spread: float) -> Band:
-    low, high = round(size * (1 - spread)), round(size * (1 + spread))
-    return Band(low_bytes=low, likely_bytes=size, high_bytes=high)
-
-
-def _plus(band: Band, more: int) -> Band:
-    return Band(
-        low_bytes=band.low_bytes + more,
-        likely_bytes=band.likely_bytes + more,
-        high_bytes=band.high_bytes + more,
-    )
 
 
 def _moved_by(plan: FineTunePlan, is_held: bool) -> list[str]:
@@ -96,8 +90,19 @@ def _moved_by(plan: FineTunePlan, is_held: bool) -> list[str]:
     if is_held:
         reasons.append("Higher: a loop that holds the outputs of one step into the next.")
     if not plan.padded:
-        reasons.append("Higher: batches with padding, for which a mask is built.")
+        reasons.append(WITH_PADDING)
     return reasons
+
+
+def _on_cpu(estimate: MemoryEstimate) -> MemoryEstimate:
+    """Add the one band there is on a CPU: it has no allocator that keeps a cache."""
+    bands: dict[Level, Band] = {
+        "allocated": around(estimate.peak_allocated_bytes, ALLOCATED_SPREAD)
+    }
+    reasons = [SHORTER, OTHER_VERSIONS]
+    if not estimate.plan.padded:
+        reasons.append(WITH_PADDING)
+    return estimate.model_copy(update={"bands": bands, "moved_by": tuple(reasons)})
 
 
 def _estimate(

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from estimator.architecture import Architecture, NotModelled
+from estimator.bands import formula_bands, formula_moved_by
 from estimator.blocks import block, exact
 from estimator.estimate import COMPONENTS, Device, MemoryEstimate, ParameterCounts, Phase
 from estimator.gpu_facts import (
+    context_assumption,
+    context_bytes,
     cublas_workspace_bytes,
     cudnn_assumption,
     largest_efficient_head,
@@ -89,9 +92,15 @@ def read_formula(
         phases_bytes={phase: sum(parts.values()) for phase, parts in phases.items()},
         peak_phase=peak_phase,
         peak_allocated_bytes=sum(peak.values()),
-        assumptions=tuple(_assumptions(plan, model.config, reading.kernel(plan.gpu_spec))),
+        assumptions=tuple(_assumptions(plan, model.config, reading.kernel(plan.gpu_spec), device)),
         device=device,
         seconds=time.perf_counter() - started,
+    )
+    estimate = estimate.model_copy(
+        update={
+            "bands": formula_bands(estimate),
+            "moved_by": formula_moved_by(plan, on_cuda=device == "cuda"),
+        }
     )
     if device == "cpu":
         return estimate
@@ -234,7 +243,7 @@ def _about_gpus(reading: _Reading, gpus: list[Gpu], left_out: list[Gpu]) -> Iter
 
 
 def _assumptions(
-    plan: FineTunePlan, config: dict[str, Any], attention: str | None
+    plan: FineTunePlan, config: dict[str, Any], attention: str | None, device: Device
 ) -> Iterator[str]:
     yield (
         "Peak allocated: the bytes in live tensors, as torch.cuda.max_memory_allocated counts "
@@ -250,6 +259,8 @@ def _assumptions(
     yield f"Every example is {plan.seq_len} tokens long; shorter ones need less."
     if beyond := beyond_trained_length(plan, config):
         yield beyond
+    if device == "cuda" and context_bytes(plan.gpu_spec) is not None:
+        yield context_assumption(plan.gpu_spec)
     if plan.gradient_accumulation_steps > 1:
         yield "Gradients are accumulated: they stay alive through forward and backward."
     if plan.optimizer.startswith("paged_"):

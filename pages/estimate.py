@@ -14,6 +14,7 @@ from pages.ui.navigation import PROVE, ensure_routed
 from pages.ui.plan_form import METHODS, ask_plan
 from pages.ui.state import carried
 from reports.explain import full_states
+from reports.levels import sizes
 from reports.units import count, duration, gib
 from trainer.launch import WorkerFailed
 
@@ -101,6 +102,7 @@ def make_dry_run(plan: FineTunePlan) -> bool:
             status.update(label=f"{name}: failed", state="error", expanded=True)
             st.code(str(error), language=None, wrap_lines=True)
             return False
+        carried().dry_runs[plan.method] = made
         status.update(label=f"{name}: {duration(made.seconds)}", state="complete")
         return True
 
@@ -139,6 +141,23 @@ def show_headline(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
     name = show.method_name(plan.method)
     st.markdown(f"**{name} on {plan.gpu_spec.name}:** {show.verdict(best.fit(plan.gpu_spec))}")
     time.time_line(best)
+    show_bands(best)
+
+
+def show_bands(estimate: MemoryEstimate) -> None:
+    """Show between what limits each size lies, and what moves it."""
+    if not estimate.bands:
+        return
+    found = [f"{one.name} {one.likely} ({one.spread})" for one in sizes(estimate)]
+    st.plotly_chart(
+        charts.size_bands(estimate, estimate.plan.gpu_spec),
+        key="size_bands",
+        config=charts.CONFIG,
+        alt=f"Likely size, and from low to high: {', '.join(found)}.",
+    )
+    with st.expander("Which number is which, and what moves it"):
+        which = [f"{one.level}: {one.name}, {one.basis or 'not known'}" for one in sizes(estimate)]
+        st.markdown("\n".join(f"- {show.plain(text)}" for text in (*which, *estimate.moved_by)))
 
 
 def show_chart(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
@@ -168,7 +187,9 @@ def show_details(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
         show.fits_table(list(best.values()))
     with parts:
         show.breakdown_table(rows, [show.reading_name(estimate) for estimate in rows])
-    for tab, piece in ((step, time.timeline), (how_long, time.time_details), (others, time.peaks)):
+    with step:
+        time.timeline(plan, mine[-1] if mine else None, carried().dry_runs.get(plan.method))
+    for tab, piece in ((how_long, time.time_details), (others, time.peaks)):
         with tab:
             if mine:
                 piece(mine[-1])  # a dry run follows the formula that it refines

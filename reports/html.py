@@ -13,7 +13,7 @@ from advisor.rules import knowledge_base
 from advisor.scoring import NUM_DRAWS, SPREAD
 from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate, judged_gpus
 from estimator.gpus import Gpu, bundled_gpus
-from reports import charts, outlook, units, words
+from reports import charts, levels, outlook, units, words
 from reports.build import Report
 from reports.explain import full_states
 from reports.timeline_chart import TimelineChart, timeline_chart
@@ -38,6 +38,7 @@ def render(report: Report) -> str:
             states=full_states(report.estimates),
             timelines=_timelines(report),
             assumptions=_assumptions(report),
+            moved_by=_moved_by(report),
             provenance=_provenance(report),
             num_draws=NUM_DRAWS,
             spread=SPREAD,
@@ -70,6 +71,7 @@ def _environment() -> Environment:
         "step_size": words.step_size,
         "lacking": words.what_was_lacking,
         "time_sentence": outlook.time_sentence,
+        "context": levels.context,
         "words": lambda name: name.replace("_", " "),
         "number": lambda value, digits=3: (
             units.UNKNOWN if value is None else f"{value:,.{digits}f}"
@@ -78,6 +80,8 @@ def _environment() -> Environment:
     environment.globals |= {
         "changes_that_fit": words.CHANGES_THAT_FIT,
         "off": units.percent,
+        "level_names": levels.LEVEL_NAMES,
+        "size_of": levels.size,
         "judged_gpus": judged_gpus,
         "question": find_question,
         "changed": _changed,
@@ -128,6 +132,11 @@ def _assumptions(report: Report) -> list[tuple[str, list[str]]]:
             if name not in said[text]:
                 said[text].append(name)
     return [*said.items(), *_outlook_assumptions(report)]
+
+
+def _moved_by(report: Report) -> list[str]:
+    """What moves the estimates within their bands; what moves several is said once."""
+    return list(dict.fromkeys(text for one in report.estimates for text in one.moved_by))
 
 
 def _outlook_assumptions(report: Report) -> list[tuple[str, list[str]]]:

@@ -15,6 +15,7 @@ from advisor.recommendation import Ranked, Recommendation
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate, judged_gpus
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
+from reports.levels import context, sizes
 from reports.units import GIB, UNKNOWN, count, duration, gib, number, percent
 from reports.words import CHANGES_THAT_FIT, step_size, what_was_lacking
 from trainer.results import OutOfMemory, ProbeResult
@@ -29,10 +30,12 @@ def estimate(reading: MemoryEstimate) -> RenderableType:
         _plan_line(reading.plan, reading),
         "",
         _components(reading),
-        _sums(reading),
+        _phases_line(reading),
+        _sizes(reading),
         _states_line([reading]),
         _gpu_fits([reading]),
-        _assumptions(reading.assumptions),
+        _notes("What moves it", reading.moved_by),
+        _notes("Assumed", reading.assumptions),
     )
 
 
@@ -58,7 +61,7 @@ def comparison(readings: Sequence[MemoryEstimate]) -> RenderableType:
         table,
         _states_line(readings),
         _gpu_fits(readings),
-        _assumptions(notes),
+        _notes("Assumed", notes),
     )
 
 
@@ -204,21 +207,19 @@ def _components(reading: MemoryEstimate) -> Table:
     return table
 
 
-def _sums(reading: MemoryEstimate) -> Table:
-    """Peaks by phase, and from allocated to what nvidia-smi shows."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "left", "right"):
-        table.add_column(justify=justify)
-    left = [(f"peak in {phase}", gib(reading.phases_bytes.get(phase))) for phase in PHASES]
-    right = [
-        ("allocated at the peak", gib(reading.peak_allocated_bytes)),
-        ("reserved by the allocator", gib(reading.peak_reserved_bytes)),
-        ("CUDA context", gib(reading.context_bytes)),
-        ("total, as nvidia-smi shows", gib(reading.total_bytes)),
-    ]
-    for (phase, size), (name, value) in zip(left, right, strict=True):
-        table.add_row(phase, size, f"   {name}", value)
-    return table
+def _phases_line(reading: MemoryEstimate) -> RenderableType:
+    peaks = ", ".join(f"{phase} {gib(reading.phases_bytes.get(phase))}" for phase in PHASES)
+    return Text(f"Peak of each phase: {peaks}")
+
+
+def _sizes(reading: MemoryEstimate) -> RenderableType:
+    """From allocated to what nvidia-smi shows: likely, and between what limits."""
+    table = _table("which number", "likely", "low to high", "basis", right=(1,))
+    for size in sizes(reading):
+        table.add_row(size.name, size.likely, size.spread, size.basis)
+    if reading.device == "cuda":
+        table.add_row("of it CUDA context", gib(context(reading)))
+    return Group("", table)
 
 
 def _states_line(estimates: Sequence[MemoryEstimate]) -> RenderableType:
@@ -247,11 +248,11 @@ def _fit_cell(fit: GpuFit | None) -> Text:
     return Text(f"{fit.fits} ({fit.headroom_bytes / GIB:+.1f})", style=_FIT_STYLES[fit.fits])
 
 
-def _assumptions(notes: Iterable[str]) -> RenderableType:
+def _notes(heading: str, notes: Iterable[str]) -> RenderableType:
     notes = list(notes)
     if not notes:
         return Text("")
-    return Group("", Text("Assumed", style="bold"), _points(("-", note) for note in notes))
+    return Group("", Text(heading, style="bold"), _points(("-", note) for note in notes))
 
 
 def _table(first: str, *others: str, right: tuple[int, ...] | None = None) -> Table:

@@ -20,6 +20,15 @@ def gib(size_bytes: int | None) -> str:
     return f"{size_bytes / GIB:,.1f} GiB"
 
 
+def size_range(low_bytes: int, high_bytes: int) -> str:
+    """Return two sizes in one unit (``110.9 to 115.4 GiB``), or one where both read the same."""
+    low, high = gib(low_bytes), gib(high_bytes)
+    if low == high:
+        return low
+    same_unit = low.split()[-1] == high.split()[-1]
+    return f"{low.split()[0] if same_unit else low} to {high}"
+
+
 def gb(size_bytes: int | None) -> str:
     """Return a size in GB of 10^9 bytes (``107.8 GB``, ``112 GB``), as papers and vendors count."""
     if size_bytes is None:

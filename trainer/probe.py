@@ -12,6 +12,7 @@ from typing import Any, Literal
 import psutil
 import torch
 
+from estimator.bands import MEASURED_MOVED_BY, measured_bands
 from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
 from estimator.fit import changes_that_fit
 from estimator.gpus import GIB, Gpu, common_gpus
@@ -235,6 +236,8 @@ def _measured_estimate(
         software=software_versions(),
         seconds=seconds,
     )
+    bands = {"bands": measured_bands(estimate), "moved_by": MEASURED_MOVED_BY}
+    estimate = estimate.model_copy(update=bands)
     if device.type == "cpu":
         return estimate
     return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))

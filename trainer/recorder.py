@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ _UNTRACED = -1
 
 _SOLE_OWNER = 2
 """Owners of a storage that one tensor holds: that tensor, and Python's view while it asks."""
+
+_ON_THE_WAY = ("_accumulates", "__torch_dispatch__", "__call__", "inner", "_fn")
+"""Functions that an operation passes on its way from the engine to a dispatch mode."""
 
 
 class StorageRecorder(TorchDispatchMode):
@@ -83,6 +88,7 @@ class StorageRecorder(TorchDispatchMode):
             and total.shape == gradient.shape
             and total.dtype == gradient.dtype
             and _is_sole(total)
+            and _is_autograds_own()
         )
 
     def reset_peak(self) -> None:
@@ -185,6 +191,14 @@ def _is_sole(gradient: torch.Tensor) -> bool:
     """Whether nothing else holds a gradient, whose memory is in one piece."""
     owners = torch._C._storage_Use_Count(gradient.untyped_storage()._cdata)
     return owners == _SOLE_OWNER and is_non_overlapping_and_dense_or_false(gradient)
+
+
+def _is_autograds_own() -> bool:
+    """Whether the engine itself is adding, not a backward function that is written in Python."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name in _ON_THE_WAY:
+        frame = frame.f_back
+    return frame is None or frame.f_code.co_name == "_engine_run_backward"
 
 
 def _device_of(tensor: torch.Tensor) -> torch.device:

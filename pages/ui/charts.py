@@ -9,8 +9,11 @@ import plotly.graph_objects as go
 
 from estimator.estimate import COMPONENTS, MemoryEstimate, Timeline
 from estimator.gpus import GIB, Gpu
+from reports.levels import sizes
 
 _LINE_COLOR = "#8a939c"
+_BAND_COLOR = "rgba(47, 102, 153, 0.35)"
+_LIKELY_COLOR = "#2f6699"
 _MOST_POINTS = 500
 _LABEL_WIDTH = 22
 _CATEGORIES = {"autorange": "reversed", "title": None, "tickfont": {"size": 13}}
@@ -63,6 +66,62 @@ def memory_bars(rows: Sequence[tuple[str, MemoryEstimate]], gpus: Iterable[Gpu])
         xaxis={"rangemode": "tozero", "ticksuffix": " GiB", "nticks": 6},
         yaxis=_CATEGORIES,
         legend=_LEGEND_BELOW,
+    )
+    return figure
+
+
+def size_bands(estimate: MemoryEstimate, gpu: Gpu) -> go.Figure:
+    """Return one bar from low to high for each size, the likely one marked, and the GPU's memory.
+
+    The GPU's line is drawn where it lies within sight: below twice the highest size.
+    """
+    found = [one for one in sizes(estimate) if one.level in estimate.bands]
+    bands = [estimate.bands[one.level] for one in found]
+    names = [one.level for one in found]
+    low, likely, high = (
+        [getattr(band, f"{end}_bytes") / GIB for band in bands] for end in ("low", "likely", "high")
+    )
+    figure = go.Figure()
+    figure.add_bar(
+        y=names,
+        base=low,
+        x=[most - least for most, least in zip(high, low, strict=True)],
+        orientation="h",
+        width=0.32,
+        marker={"color": _BAND_COLOR, "cornerradius": 6},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        y=names,
+        x=likely,
+        mode="markers+text",
+        marker={"size": 11, "color": _LIKELY_COLOR},
+        text=[f"<b>{one.likely}</b>  {one.spread}" for one in found],
+        textposition="top center",
+        cliponaxis=False,
+        hovertext=[f"{one.name}: likely {one.likely}, {one.spread}" for one in found],
+        hoverinfo="text",
+    )
+    shown = [*low, *high]
+    if gpu.memory_gib < 2 * max(high):
+        shown.append(gpu.memory_gib)
+        figure.add_vline(
+            x=gpu.memory_gib,
+            line={"color": _LINE_COLOR, "dash": "dot", "width": 1.5},
+            annotation={"text": gpu.name, "font": {"size": 12}},
+            annotation_position="top",
+        )
+    room = 0.35 * (max(shown) - min(shown)) + 0.02 * max(shown)  # for the words above the dots
+    figure.update_layout(
+        height=70 + 54 * len(found),
+        margin={"l": 0, "r": 12, "t": 26, "b": 28},
+        xaxis={
+            "range": (max(0, min(shown) - room), max(shown) + room),
+            "ticksuffix": " GiB",
+            "nticks": 6,
+        },
+        yaxis=_CATEGORIES,
+        showlegend=False,
     )
     return figure
 

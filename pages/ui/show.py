@@ -9,6 +9,7 @@ import streamlit as st
 
 from estimator.estimate import COMPONENTS, GpuFit, MemoryEstimate
 from estimator.problems import InputError
+from reports import levels
 from reports.units import gib
 from reports.words import METHOD_NAMES, basis_name, method_name
 
@@ -76,10 +77,18 @@ def breakdown_table(estimates: Sequence[MemoryEstimate], names: Sequence[str]) -
         for component in COMPONENTS
     }
     rows[_PEAK] = [one.peak_allocated_bytes for one in estimates]
-    rows["reserved by the allocator"] = [one.peak_reserved_bytes for one in estimates]
-    rows["CUDA context"] = [one.context_bytes for one in estimates]
-    rows["total, as nvidia-smi shows"] = [one.total_bytes for one in estimates]
     shown = {name: [gib(size) for size in sizes] for name, sizes in rows.items() if any(sizes)}
     shown[_PEAK] = [f"**{size}**" for size in shown[_PEAK]]
+    if any(one.device == "cuda" for one in estimates):
+        for level, name in tuple(levels.LEVEL_NAMES.items())[1:]:
+            shown[name] = [_with_spread(levels.size(one, level)) for one in estimates]
+        shown["of it CUDA context"] = [gib(levels.context(one)) for one in estimates]
     table = pd.DataFrame.from_dict(shown, orient="index", columns=list(names))
     st.table(table, border="horizontal", alt="Memory by component at the peak")
+
+
+def _with_spread(size: levels.Size) -> str:
+    if not size.spread:
+        return size.likely
+    assumed = ", assumed" if size.basis == "assumed" else ""
+    return f"{size.likely} ({size.spread}{assumed})"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
+from estimator.estimate import MemoryEstimate
 from estimator.plan import FineTunePlan
 
 _KEY = "carried"
@@ -16,6 +17,8 @@ class Carried:
     """The one place for what is carried on; widgets keep their own values by their keys."""
 
     plan: FineTunePlan | None = None
+    dry_runs: dict[str, MemoryEstimate] = field(default_factory=dict)
+    """The dry run made last of each method, though its plan may have changed since."""
 
 
 def carried() -> Carried:

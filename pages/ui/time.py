@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from estimator.estimate import MemoryEstimate
+from estimator.estimate import MemoryEstimate, Timeline
 from estimator.other_peaks import read_other_peaks
+from estimator.plan import FineTunePlan
 from estimator.throughput import Throughput, read_throughput
 from pages.ui import charts, show
 from reports.outlook import (
@@ -46,13 +47,34 @@ def peaks(estimate: MemoryEstimate) -> None:
     st.markdown(_bullets(list(peak_notes(found))))
 
 
-def timeline(estimate: MemoryEstimate) -> None:
-    """Show the allocated memory over the step, where the reading has recorded it."""
-    if estimate.timeline is None:
+def timeline(
+    plan: FineTunePlan, estimate: MemoryEstimate | None, last_dry_run: MemoryEstimate | None
+) -> None:
+    """Show the allocated memory over the step, as the last dry run recorded it.
+
+    Args:
+        plan: What the form asks for now.
+        estimate: Its best reading.
+        last_dry_run: Is shown where the reading has recorded nothing, and marked as out of date.
+    """
+    if estimate and estimate.timeline:
+        _timeline_chart(estimate, estimate.timeline)
+    elif last_dry_run and last_dry_run.timeline:
+        changed = show.plain(", ".join(_changed_keys(last_dry_run.plan, plan)))
+        st.warning(f"Out of date: since this dry run you have changed {changed}. Make a new one.")
+        _timeline_chart(last_dry_run, last_dry_run.timeline)
+    else:
         st.caption("A dry run records the step: make one to see the memory rise and fall.")
-        return
+
+
+def _changed_keys(before: FineTunePlan, now: FineTunePlan) -> list[str]:
+    earlier, later = before.to_document(), now.to_document()
+    return [key for key in later if later[key] != earlier.get(key)]
+
+
+def _timeline_chart(estimate: MemoryEstimate, timeline: Timeline) -> None:
     st.plotly_chart(
-        charts.step_timeline(estimate.timeline),
+        charts.step_timeline(timeline),
         key=f"timeline_{estimate.plan.method}",
         config=charts.CONFIG,
         alt=f"Allocated memory over one step by component, {show.reading_name(estimate)}.",
