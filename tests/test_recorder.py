@@ -13,11 +13,11 @@ class Doubled(torch.autograd.Function):
     """Twice its input, with a backward that goes on using what it adds to."""
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+    def forward(_: Any, value: torch.Tensor) -> torch.Tensor:
         return value * 2
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+    def backward(_: Any, *grads: torch.Tensor) -> torch.Tensor:
         half = grads[0] * 1.0
         whole = half + torch.zeros_like(half) + half
         return whole + half - half
