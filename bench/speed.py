@@ -3,8 +3,8 @@
     python bench/speed.py [--repeats N] [--write]
 
 Prints a JSON line for each, then a table with what is asked of them (bench/speed.yaml). Times are
-medians, with the fastest and the slowest beside them. --write makes docs/speed.md anew; let
-nothing else run on the machine then.
+medians, with the fastest and the slowest beside them; the processor's time is what remains of them
+on an idle core. --write makes docs/speed.md anew; let nothing else run on the machine then.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Timing:
     median: float
     least: float
     most: float
+    processor: float | None
     limit: float
 
     @property
@@ -57,20 +58,36 @@ class Timing:
         return self.median <= self.limit
 
 
-def timing(name: str, values: list[float], limit: float, unit: str = "s") -> Timing:
-    """Return several measurements of one thing as one record."""
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long something took, by the clock and of the processor, in seconds."""
+
+    seconds: float
+    processor_seconds: float
+
+
+def timing(name: str, took: list[Took], limit: float) -> Timing:
+    """Return several times of one thing as one record."""
+    processor = round(median(one.processor_seconds for one in took), 3)
+    return _record(name, "s", [one.seconds for one in took], processor, limit)
+
+
+def _record(
+    name: str, unit: str, values: list[float], processor: float | None, limit: float
+) -> Timing:
     numbers = (round(median(values), 3), round(min(values), 3), round(max(values), 3))
-    return Timing(name, unit, len(values), *numbers, limit)
+    return Timing(name, unit, len(values), *numbers, processor, limit)
 
 
-def timed(work: Callable[[], Any], repeats: int) -> list[float]:
-    """Return how many seconds each of several calls took."""
-    seconds = []
+def timed(work: Callable[[], Any], repeats: int) -> list[Took]:
+    """Return how long each of several calls took, child processes included."""
+    took = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        before, begin = os.times(), time.perf_counter()
         work()
-        seconds.append(time.perf_counter() - begin)
-    return seconds
+        seconds, after = time.perf_counter() - begin, os.times()
+        took.append(Took(seconds, sum(after[:4]) - sum(before[:4])))
+    return took
 
 
 def cold_estimate() -> None:
@@ -118,8 +135,8 @@ def estimate_all(plans: list[FineTunePlan]) -> None:
 class Case:
     """What one process took that made dry runs."""
 
-    dry_run_seconds: list[float]
-    process_seconds: float
+    dry_runs: list[Took]
+    process: Took
     peak_ram_bytes: int
 
 
@@ -132,7 +149,10 @@ def run_case(request: dict[str, Any]) -> Case:
     begin = time.perf_counter()
     command = [sys.executable, str(HERE / "speed_case.py")]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=worker_environment()
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=worker_environment(),
     ) as process:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("a pipe was asked for")
@@ -144,7 +164,8 @@ def run_case(request: dict[str, Any]) -> Case:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Case(json.loads(answer), time.perf_counter() - begin, usage.ru_maxrss * RSS_UNIT)
+    took = Took(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime)
+    return Case([Took(*one) for one in json.loads(answer)], took, usage.ru_maxrss * RSS_UNIT)
 
 
 def dry_runs(asked: dict[str, Any], repeats: int) -> Iterator[Timing]:
@@ -156,12 +177,13 @@ def dry_runs(asked: dict[str, Any], repeats: int) -> Iterator[Timing]:
             name, limit = f"{row['name']}, {way}", row[f"{way}_seconds"]
             request = {"plan": plan, "whole": way == "whole"}
             warm = run_case(request | {"repeats": repeats, "warm_up": tiny})
-            yield timing(f"{name}: dry run, libraries imported", warm.dry_run_seconds, limit)
+            yield timing(f"{name}: dry run, libraries imported", warm.dry_runs, limit)
             cold = [run_case(request | {"repeats": 1}) for _ in range(repeats)]
-            seconds = [case.process_seconds for case in cold]
-            yield timing(f"{name}: dry run with its own process", seconds, limit)
+            took = [case.process for case in cold]
+            yield timing(f"{name}: dry run with its own process", took, limit)
             ram = [case.peak_ram_bytes / GB for case in cold]
-            yield timing(f"{name}: peak RAM of that process", ram, asked["dry_run_ram_gb"], "GB")
+            limit = asked["dry_run_ram_gb"]
+            yield _record(f"{name}: peak RAM of that process", "GB", ram, None, limit)
 
 
 def measure(repeats: int) -> Iterator[Timing]:
@@ -170,23 +192,25 @@ def measure(repeats: int) -> Iterator[Timing]:
     # first the processes: what this one holds counts as theirs
     yield from dry_runs(asked, repeats)
     cold_estimate()  # the first one fills the file cache
-    seconds = timed(cold_estimate, repeats)
-    yield timing("`tuneplan estimate`, cold start", seconds, asked["estimate_seconds"])
+    took = timed(cold_estimate, repeats)
+    yield timing("`tuneplan estimate`, cold start", took, asked["estimate_seconds"])
     plans = many_plans(asked["formula_plans"])
-    seconds = timed(lambda: estimate_all(plans), 1)
-    yield timing(f"{len(plans):,} formula estimates", seconds, asked["formula_seconds"])
+    took = timed(lambda: estimate_all(plans), 1)
+    yield timing(f"{len(plans):,} formula estimates", took, asked["formula_seconds"])
 
 
 def as_markdown(timings: list[Timing]) -> str:
     """Return the measurements as a table, with what is asked beside them."""
     lines = [
-        "| what | median | from | to | runs | asked | met |",
-        "| --- | --: | --: | --: | --: | --: | --- |",
+        "| what | median | from | to | processor | runs | asked | met |",
+        "| --- | --: | --: | --: | --: | --: | --: | --- |",
     ]
     for one in timings:
+        processor = "-" if one.processor is None else f"{one.processor:.2f} s"
         lines.append(
             f"| {one.name} | {one.median:.2f} {one.unit} | {one.least:.2f} | {one.most:.2f} "
-            f"| {one.count} | {one.limit:g} {one.unit} | {'yes' if one.is_met else '**no**'} |"
+            f"| {processor} | {one.count} | {one.limit:g} {one.unit} "
+            f"| {'yes' if one.is_met else '**no**'} |"
         )
     return "\n".join(lines)
 
