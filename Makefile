@@ -20,7 +20,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	TUNEPLAN_CHROMIUM="$$(sh tests/find_chromium.sh)" $(BIN)/pytest
+	TUNEPLAN_CHROMIUM="$$(sh tests/find_chromium.sh)" $(BIN)/pytest -n 2 --dist loadgroup
 
 bench: .venv/installed
 	$(BIN)/python bench/speed.py

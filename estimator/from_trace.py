@@ -47,7 +47,7 @@ def estimate_from_trace(
         device: On "cuda" the trace is run through the caching allocator.
     """
     if device == "cpu":
-        return _estimate(plan, trace, counts, device)
+        return _on_cpu(_estimate(plan, trace, counts, device))
     expandable = plan.expandable_segments
     unlimited = replay(trace, expandable=expandable)
     reserved = unlimited.peak_reserved_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import pytest
 from estimator.plan import FineTunePlan, load_plan
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# Before torch is imported, here and in every worker: threads of tests that run side by side would
+# wait for one another, and tensors this small gain nothing from a second one.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,8 @@ def _dtypes(family: str) -> dict[str, Any]:
 CASES = _cases()
 
 
-def compare(cases: list[Case]) -> list[tuple[Case, int, int]]:
-    """Return each case with the dry run's peak and the allocator's, in bytes.
+def compare(cases: list[Case]) -> Iterator[tuple[Case, int, int]]:
+    """Yield each case with the dry run's peak and the allocator's, in bytes, as they are found.
 
     Raises:
         RuntimeError: The witness failed.
@@ -168,13 +169,13 @@ def compare(cases: list[Case]) -> list[tuple[Case, int, int]]:
                 text=True,
             ) as witness,
         ):
-            traced = [dry_run(plan, device="cpu").peak_allocated_bytes for plan in plans]
-            answers, _ = witness.communicate()
-        if witness.returncode:
-            complaints.seek(0)
-            raise RuntimeError(complaints.read())
-    true = [int(line) for line in answers.splitlines()]
-    return list(zip(cases, traced, true, strict=True))
+            for case, plan in zip(cases, plans, strict=True):
+                traced = dry_run(plan, device="cpu").peak_allocated_bytes
+                answer = witness.stdout.readline() if witness.stdout else ""
+                if not answer:
+                    complaints.seek(0)
+                    raise RuntimeError(complaints.read())
+                yield case, traced, int(answer)
 
 
 def main() -> None:

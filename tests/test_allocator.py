@@ -121,6 +121,35 @@ def test_a_trace_runs_in_its_smallest_capacity(trace: Trace) -> None:
     assert replay(trace, smallest).peak_reserved_bytes <= smallest
 
 
+@pytest.mark.parametrize(("freed", "reserved"), [("beside first", 40), ("beside second", 58)])
+def test_of_two_free_blocks_of_one_size_the_later_segments_is_taken(
+    freed: str, reserved: int
+) -> None:
+    """The driver hands out addresses from high to low, and the lowest address is taken."""
+    trace = Trace()
+    born = {}
+    for place in ("first", "second"):  # each pair fills a segment of 20 MiB
+        born[place] = trace.born(6 * MIB)
+        born[f"beside {place}"] = trace.born(14 * MIB)
+    trace.died(born["first"])
+    trace.died(born["second"])
+    trace.born(6 * MIB)  # in the place of the second: the first one's stays free
+    trace.died(born[freed])
+    trace.born(18 * MIB)  # fits where the whole of a segment is free
+    assert replay(trace).peak_reserved_bytes == reserved * MIB
+
+
+def test_of_two_free_blocks_of_one_size_in_a_segment_the_lower_is_taken() -> None:
+    trace = Trace()
+    lower, _, upper, last = (trace.born(size * MIB) for size in (4, 4, 4, 8))
+    trace.died(upper)
+    trace.died(lower)
+    trace.born(4 * MIB)  # in the lower one's place: the upper one's merges with the last
+    trace.died(last)
+    trace.born(12 * MIB)
+    assert replay(trace).peak_reserved_bytes == 20 * MIB
+
+
 def test_growing_segments_take_pages_for_what_is_missing() -> None:
     trace = Trace()
     first, second = trace.born(30 * MIB), trace.born(30 * MIB)

@@ -34,6 +34,7 @@ PROBE_MS = 200_000
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),  # one server, killed and started again
     pytest.mark.enable_socket,
     pytest.mark.skipif(not CHROMIUM, reason="NO BROWSER: set TUNEPLAN_CHROMIUM to a Chromium"),
 ]

@@ -33,6 +33,7 @@ def tuneplan(
         "HOME": str(home),
         "TUNEPLAN_HOME": str(home),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
         **variables,
     }
     return subprocess.run(
@@ -225,6 +226,7 @@ def demo(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Pat
     return done.stdout, report
 
 
+@pytest.mark.xdist_group("demo")
 def test_the_demo_does_the_whole_job(demo: tuple[str, Path]) -> None:
     screen, report = demo
     assert max(map(len, screen.splitlines())) <= 80 or str(report) in screen
@@ -236,6 +238,7 @@ def test_the_demo_does_the_whole_job(demo: tuple[str, Path]) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.xdist_group("demo")
 def test_the_dry_run_meets_the_measurement(demo: tuple[str, Path], home: Path) -> None:
     runs = json_of("runs", "list", home=home)["runs"]
     assert [run["state"] for run in runs] == ["finished"] * 3
@@ -249,6 +252,7 @@ def test_the_dry_run_meets_the_measurement(demo: tuple[str, Path], home: Path) -
             assert document["last_loss"] < document["first_loss"]
 
 
+@pytest.mark.xdist_group("demo")
 def test_runs_are_listed_shown_compared_and_reported(
     demo: tuple[str, Path], home: Path, tmp_path: Path
 ) -> None:

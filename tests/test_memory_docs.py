@@ -10,8 +10,10 @@ import pytest
 from estimator.documents import read_document
 from estimator.memory import read_formula
 from estimator.plan import FineTunePlan, load_plan, parse_plan
+from trainer.dry_runs import DryRuns
 
 PROJECT = Path(__file__).resolve().parents[1]
+EXAMPLES = ["Llama-2-7B", "Llama-3.1-8B"]
 TEXT = (PROJECT / "docs" / "memory.md").read_text(encoding="utf-8")
 
 
@@ -39,7 +41,16 @@ def rows(example: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("example", ["Llama-2-7B", "Llama-3.1-8B"])
+def test_the_dry_runs_named_are_those_made_now(tmp_path: Path) -> None:
+    with DryRuns() as dry_runs:
+        for example in EXAMPLES:
+            said = re.search(r"dry run says ([\d,]+)", section(example))
+            assert said
+            estimate = dry_runs.dry_run(plan_of(example, tmp_path))
+            assert int(said[1].replace(",", "")) == estimate.peak_allocated_bytes
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_worked_examples_are_what_is_printed_now(example: str, tmp_path: Path) -> None:
     estimate = read_formula(plan_of(example, tmp_path))
     table = rows(example)

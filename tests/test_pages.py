@@ -208,6 +208,22 @@ class TestEstimate:
         assert "No formula for Full, LoRA, QLoRA" in app.info[0].value
         assert button(app, "Dry run all three")
 
+    def test_a_dry_run_narrows_the_sizes_and_is_out_of_date_once_the_plan_changes(self, open_page):
+        app = open_page("estimate", model=TINY, method="LoRA", seq_len="64")
+        assert "reserved: reserved by the allocator, assumed" in shown(app)
+        button(app, "Dry run LoRA").click().run(timeout=120)
+        assert gib(metric(app, "Peak allocated, dry run")) > 0
+        assert "reserved: reserved by the allocator, dry run" in shown(app)
+        assert "A dry run records the step" not in shown(app)
+        app.get_by_key("seq_len").set_value(128)
+        app.run()
+        assert metric(app, "Peak allocated, formula")
+        assert "since this dry run you have changed seq_len" in shown(app)
+        app.get_by_key("seq_len").set_value(64)
+        app.run()
+        assert metric(app, "Peak allocated, dry run")
+        assert "Out of date" not in shown(app)
+
     def test_mixed_precision_keeps_frozen_weights_in_16_bits(self, open_page):
         columns = open_page("estimate").table[1].value
         assert columns.loc["weights", "Full · formula"] == "25.1 GiB"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from estimator.estimate import MemoryEstimate, Timeline
+from estimator.estimate import COMPONENTS, MemoryEstimate, Timeline
 from estimator.memory import read_formula
 from estimator.plan import FineTunePlan
 from pages.ui.charts import step_timeline
@@ -47,7 +47,8 @@ def test_it_knows_where_phases_begin_and_what_is_alive(timeline: Timeline) -> No
 
 
 def test_the_page_stacks_the_components_and_marks_the_phases(timeline: Timeline) -> None:
-    figure = step_timeline(timeline).to_dict()
+    colors = [f"#00000{index}" for index in range(len(COMPONENTS) + 1)]
+    figure = step_timeline(timeline, colors).to_dict()
     shown = {area["name"]: list(area["y"]) for area in figure["data"] if area["showlegend"]}
     assert shown == {
         "weights": [4] * 5,
@@ -55,8 +56,11 @@ def test_the_page_stacks_the_components_and_marks_the_phases(timeline: Timeline)
         "activations": [0, 4, 3, 0, 0],
     }
     assert {area["stackgroup"] for area in figure["data"]} == {"step"}
+    colors_of = {area["name"]: area["fillcolor"] for area in figure["data"]}
+    assert colors_of["weights"] == "#000000"
+    assert colors_of["gradients"] == "#000003"
     marks = [note["text"] for note in figure["layout"]["annotations"]]
-    assert marks == ["forward", "backward", "optimizer"]
+    assert marks == ["forward", "backward", "optimizer", "<b>peak 8.0 GiB</b>"]
     assert [line["x0"] for line in figure["layout"]["shapes"]] == [0, 0.5, 1]
 
 

@@ -45,3 +45,46 @@ def test_other_sizes_leave_the_trace_they_came_from_alone() -> None:
     doubled = trace.with_sizes([2 * size for size in trace.sizes])
     assert doubled.peak().size_bytes == 500
     assert trace.peak().size_bytes == 250
+
+
+def micro_batches(num: int) -> Trace:
+    """Micro-batches whose logits die as backward begins, before the gradient is born."""
+    trace = Trace()
+    for _ in range(num):
+        trace.mark("forward")
+        logits = trace.born(500, "logits")
+        trace.outputs.add(logits)
+        loss = trace.born(4)
+        trace.mark("backward")
+        trace.died(logits)
+        trace.died(trace.born(600, "gradients"))
+        trace.died(loss)
+    return trace
+
+
+def test_outputs_that_are_held_live_until_the_next_are_there() -> None:
+    trace = micro_batches(2)
+    held = trace.with_outputs_held()
+    assert trace.peak().size_bytes == 604
+    assert held.peak().size_bytes == 500 + 604
+    assert held.phase_peaks() == {"forward": 2 * 500 + 4, "backward": 500 + 604}
+
+
+def test_outputs_that_are_held_die_once_and_nothing_else_moves() -> None:
+    trace = micro_batches(3)
+    held = trace.with_outputs_held()
+    assert held.sizes == trace.sizes
+    assert sorted(held.events) == sorted(trace.events)
+    assert [phase for _, phase in held.marks] == [phase for _, phase in trace.marks]
+
+    def others(one: Trace) -> list[int]:
+        return [event for event in one.events if event >= 0 or ~event not in one.outputs]
+
+    assert others(held) == others(trace)
+    assert held.phase_peaks()["forward"] == 2 * 500 + 4  # of three, never more than two
+
+
+def test_a_trace_without_outputs_stays_as_it_is() -> None:
+    trace = a_step()
+    assert trace.with_outputs_held().events == trace.events
+    assert trace.with_outputs_held().marks == trace.marks

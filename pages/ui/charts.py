@@ -10,10 +10,13 @@ import plotly.graph_objects as go
 from estimator.estimate import COMPONENTS, MemoryEstimate, Timeline
 from estimator.gpus import GIB, Gpu
 from reports.levels import sizes
+from reports.units import gib
 
 _LINE_COLOR = "#8a939c"
 _BAND_COLOR = "rgba(47, 102, 153, 0.35)"
 _LIKELY_COLOR = "#2f6699"
+_RIGHT_EDGE = 0.8
+_HEADROOM = 1.12
 _MOST_POINTS = 500
 _LABEL_WIDTH = 22
 _CATEGORIES = {"autorange": "reversed", "title": None, "tickfont": {"size": 13}}
@@ -126,10 +129,18 @@ def size_bands(estimate: MemoryEstimate, gpu: Gpu) -> go.Figure:
     return figure
 
 
-def step_timeline(timeline: Timeline) -> go.Figure:
-    """Return the allocated memory over one step, stacked by component, its phases marked."""
+def step_timeline(timeline: Timeline, colors: Sequence[str]) -> go.Figure:
+    """Return the allocated memory over one step, stacked by component.
+
+    Phases and the fullest moment are marked.
+
+    Args:
+        timeline: What a dry run recorded.
+        colors: The theme's, in the order of the components: areas that leave them to the theme
+            are drawn half transparent.
+    """
     figure = go.Figure()
-    for component in COMPONENTS:
+    for component, color in zip(COMPONENTS, colors, strict=False):
         sizes = timeline.components_bytes.get(component, ())
         name = component.replace("_", " ")
         figure.add_scatter(
@@ -137,7 +148,8 @@ def step_timeline(timeline: Timeline) -> go.Figure:
             y=[size / GIB for size in sizes],
             name=name,
             stackgroup="step",
-            line={"width": 0, "shape": "hv"},
+            line={"width": 0, "shape": "hv", "color": color},
+            fillcolor=color,
             showlegend=any(sizes),
             hovertemplate=f"{name}: %{{y:.2f}} GiB<extra></extra>",
         )
@@ -145,14 +157,32 @@ def step_timeline(timeline: Timeline) -> go.Figure:
         figure.add_vline(
             x=start,
             line={"color": _LINE_COLOR, "dash": "dot", "width": 1},
-            annotation={"text": phase, "font": {"size": 12}},
-            annotation_position="top right",
+            annotation={
+                "text": phase,
+                "font": {"size": 12},
+                # the last phase is short: its name would be cut off on the right
+                "x": start if start < _RIGHT_EDGE else 1,
+                "xanchor": "left" if start < _RIGHT_EDGE else "right",
+                "y": 1,
+                "yanchor": "bottom",
+            },
         )
+    totals = timeline.total_bytes()
+    peak = max(totals)
+    at = timeline.at[totals.index(peak)]
+    figure.add_annotation(
+        x=at,
+        y=peak / GIB,
+        text=f"<b>peak {gib(peak)}</b>",
+        showarrow=False,
+        xanchor="left" if at < _RIGHT_EDGE else "right",
+        yanchor="bottom",
+    )
     figure.update_layout(
         height=380,
         margin={"l": 0, "r": 12, "t": 24, "b": 84},
         xaxis={"range": (0, 1), "showticklabels": False, "title": None},
-        yaxis={"rangemode": "tozero", "ticksuffix": " GiB", "nticks": 6},
+        yaxis={"range": (0, _HEADROOM * peak / GIB), "ticksuffix": " GiB", "nticks": 6},
         legend=_LEGEND_BELOW,
         hovermode="x",
     )

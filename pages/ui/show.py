@@ -64,7 +64,8 @@ def fits_table(estimates: Sequence[MemoryEstimate]) -> None:
         }
         for estimate in estimates
     }
-    st.table(pd.DataFrame(columns), border="horizontal", alt="Which GPU each method fits on")
+    table = pd.DataFrame(columns).fillna("not judged")
+    st.table(table, border="horizontal", alt="Which GPU each method fits on")
 
 
 def breakdown_table(estimates: Sequence[MemoryEstimate], names: Sequence[str]) -> None:

@@ -74,12 +74,17 @@ def _changed_keys(before: FineTunePlan, now: FineTunePlan) -> list[str]:
 
 def _timeline_chart(estimate: MemoryEstimate, timeline: Timeline) -> None:
     st.plotly_chart(
-        charts.step_timeline(timeline),
+        charts.step_timeline(timeline, _theme_colors()),
         key=f"timeline_{estimate.plan.method}",
         config=charts.CONFIG,
         alt=f"Allocated memory over one step by component, {show.reading_name(estimate)}.",
     )
     st.caption("From left to right: tensors made and freed, in their order. It is not time.")
+
+
+def _theme_colors() -> list[str]:
+    """Return the theme's colours of the components, as the browser shows them."""
+    return st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors")
 
 
 def _arithmetic_table(found: Throughput) -> None:
