@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from estimator.plan import FineTunePlan
@@ -7,7 +9,7 @@ from trainer.launch import WorkerFailed
 
 
 def test_one_worker_makes_several_dry_runs_that_do_not_touch_one_another(
-    tiny_plan: FineTunePlan,
+    tiny_plan: FineTunePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = tiny_plan.changed(seq_len=64)
     with DryRuns() as dry_runs:
@@ -15,10 +17,13 @@ def test_one_worker_makes_several_dry_runs_that_do_not_touch_one_another(
         other = dry_runs.dry_run(plan.changed(method="qlora", micro_batch_size=8))
         with pytest.raises(InputError, match="no such folder"):
             dry_runs.dry_run(plan.changed(model="nowhere"))
+        monkeypatch.setenv("TUNEPLAN_HOME", str(tmp_path / "forgetful"))  # where none was kept
         again = dry_runs.dry_run(plan)
     assert first.basis == "dry-run"
     assert other.components_bytes["quantization_state"]
-    assert again.model_copy(update={"seconds": first.seconds}) == first
+    # The order in which a graph lets go of what it held differs, and with it the timeline's points.
+    differing = {"seconds", "timeline"}
+    assert again.model_dump(exclude=differing) == first.model_dump(exclude=differing)
 
 
 def test_a_worker_that_breaks_says_why_and_gives_its_place_to_another(

@@ -166,11 +166,9 @@ FP32_AUTOCAST = {"weights_dtype": "fp32", "autocast_dtype": "bf16"}
     [
         (LLAMA, {"method": "lora"}),
         (LLAMA, {"method": "full"} | PLAIN | FP32_AUTOCAST),
-        (LLAMA, {"method": "full", "optimizer": "adamw_8bit"}),
-        (LLAMA, {"method": "qlora", "attention": "eager"}),
+        (LLAMA, {"method": "full", "optimizer": "adamw_8bit", "attention": "eager"} | PLAIN),
         (LLAMA | {"num_hidden_layers": 10}, {"method": "last_layers", "num_trained_layers": 2}),
-        (GEMMA, {"method": "lora"} | PLAIN),
-        (GEMMA, {"method": "full"}),
+        (GEMMA, {"method": "full"} | PLAIN),
     ],
     ids=lambda value: value.get("model_type") or " ".join(map(str, value.values())),
 )
