@@ -3,8 +3,8 @@
     python bench/speed.py [--repeats N] [--write]
 
 Prints a JSON line for each, then a table with what is asked of them (bench/speed.yaml). Times are
-medians, with the fastest and the slowest beside them; the processor's time is what remains of them
-on an idle core. --write makes docs/speed.md anew; let nothing else run on the machine then.
+medians, with the fastest and the slowest beside them, and the processor's time. --write makes
+docs/speed.md anew; let nothing else run on the machine then.
 """
 
 from __future__ import annotations
