@@ -77,7 +77,8 @@ class Architecture:
     """A causal language model's parameters: ``num_hidden_layers`` equal layers, and the rest.
 
     ``layer`` holds one layer's modules, ``rest`` those outside (embeddings, last norm, head). A
-    head tied to the embeddings owns no parameter and is left out.
+    head tied to the embeddings owns no parameter and is left out. ``linears`` are the linear layers
+    within one decoder layer (the head is not among them).
     """
 
     model_type: str
@@ -92,6 +93,7 @@ class Architecture:
     layers_name: str
     layer: tuple[Module, ...]
     rest: tuple[Module, ...]
+    linears: tuple[Linear, ...]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Architecture:
@@ -109,11 +111,6 @@ class Architecture:
         in_layers = sum(module.num_parameters for module in self.layer)
         outside = sum(module.num_parameters for module in self.rest)
         return self.num_hidden_layers * in_layers + outside
-
-    @property
-    def linears(self) -> tuple[Linear, ...]:
-        """The linear layers within one decoder layer (the head is not among them)."""
-        return tuple(_linear(m) for m in self.layer if m.kind in ("linear", "conv1d"))
 
     def named_shapes(self) -> dict[str, Shape]:
         """Return every parameter's shape under the name transformers gives it."""
@@ -189,6 +186,7 @@ def _build(config: dict[str, Any]) -> Architecture:
         layers_name=layers_name,
         layer=tuple(layer),
         rest=tuple(rest),
+        linears=tuple(_linear(one) for one in layer if one.kind in ("linear", "conv1d")),
     )
 
 

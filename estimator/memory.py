@@ -239,7 +239,7 @@ def _about_gpus(reading: _Reading, gpus: list[Gpu], left_out: list[Gpu]) -> Iter
     others = [gpu for gpu in gpus if gpu.name not in names]
     without = [gpu.name for gpu in others if not gpu.has_bf16]
     if without and "bf16" in (plan.weights_dtype, plan.autocast_dtype):
-        yield f"{', '.join(without)} has no bf16 arithmetic: judged with fp16 in its place."
+        yield f"No bf16 arithmetic on {', '.join(without)}: judged with fp16 in its place."
 
 
 def _assumptions(

@@ -24,16 +24,18 @@ class Forms:
 
     Attributes:
         moments: How many there are of each size, by component.
-        own: For each moment, the sizes of which it has more than another, and how many more.
+        sizes: The sizes of which one moment has more than another.
+        own: For each moment, the places in ``sizes`` of those, and how many more it has.
     """
 
     moments: tuple[Amounts, ...]
-    own: tuple[tuple[tuple[tuple[Size, str], ...], tuple[int, ...]], ...]
+    sizes: tuple[tuple[Size, str], ...]
+    own: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
     def fullest(self, bytes_of: Bytes) -> Parts:
         """Return what is alive at the fullest moment, in bytes by component."""
-        look_up = bytes_of.__getitem__
-        totals = [sum(map(mul, counts, map(look_up, sizes))) for sizes, counts in self.own]
+        look_up = [bytes_of[size] for size in self.sizes].__getitem__
+        totals = [sum(map(mul, counts, map(look_up, places))) for places, counts in self.own]
         moment = self.moments[totals.index(max(totals))]
         parts: Parts = {}
         for (component, size, repeats), count in moment.items():
@@ -87,11 +89,13 @@ def _forms(moments: Iterable[Amounts]) -> Forms:
         by_size.append(counts)
     sizes = sorted({size for counts in by_size for size in counts})
     least = {size: min(counts[size] for counts in by_size) for size in sizes}
+    telling = [size for size in sizes if any(counts[size] > least[size] for counts in by_size)]
     own = []
     for counts in by_size:
-        more = {size: counts[size] - least[size] for size in sizes if counts[size] > least[size]}
-        own.append((tuple(more), tuple(more.values())))
-    return Forms(tuple(largest), tuple(own))
+        more = [(place, counts[size] - least[size]) for place, size in enumerate(telling)]
+        more = [(place, count) for place, count in more if count]
+        own.append((tuple(place for place, _ in more), tuple(count for _, count in more)))
+    return Forms(tuple(largest), tuple(telling), tuple(own))
 
 
 def _largest(moments: Iterable[Amounts]) -> list[Amounts]:
