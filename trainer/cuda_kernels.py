@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name every PyTorch user knows
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from estimator.gpus import Gpu
@@ -119,6 +120,8 @@ class KernelTemporaries(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, with its temporaries alive until it returns."""
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked for most often of all: no need to pass it on
         kwargs = kwargs or {}
         run = _REPLACED.get(func) or func
         result = run(*args, **kwargs)

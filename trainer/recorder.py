@@ -64,6 +64,8 @@ class StorageRecorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and record the storages it returns."""
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked for most often of all: no need to pass it on
         if func is torch.ops.aten.add.Tensor and not kwargs and self._accumulates(*args):
             func = torch.ops.aten.add_.Tensor
         result = func(*args, **(kwargs or {}))
