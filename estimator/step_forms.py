@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from operator import mul
 
@@ -102,8 +102,7 @@ def _largest(moments: Iterable[Amounts]) -> list[Amounts]:
     """Leave out every moment that cannot be the fullest, because another has all it has."""
     by_bytes = {}
     for moment in moments:
-        clean = _in_one_order(moment)
-        by_bytes.setdefault(_bytes_per_element(clean), clean)
+        by_bytes.setdefault(_bytes_per_element(moment), moment)
     front: list[dict[tuple[tuple[str, ...], str], int]] = []
     kept: list[Amounts] = []
     for items in sorted(by_bytes, key=lambda items: -sum(count for _, count in items)):
@@ -111,7 +110,7 @@ def _largest(moments: Iterable[Amounts]) -> list[Amounts]:
         if any(all(other.get(k, 0) >= n for k, n in amounts.items()) for other in front):
             continue
         front.append(amounts)
-        kept.append(by_bytes[items])
+        kept.append(_in_one_order(by_bytes[items]))
     return kept
 
 
@@ -120,7 +119,7 @@ def _in_one_order(moment: Amounts) -> Amounts:
     sums: Amounts = {}
     for (component, (shape, itemsize), repeats), count in moment.items():
         if count:
-            key = component, (tuple(sorted(shape)), itemsize), repeats
+            key = component, (_in_order(shape), itemsize), repeats
             sums[key] = sums.get(key, 0) + count
     return sums
 
@@ -128,7 +127,14 @@ def _in_one_order(moment: Amounts) -> Amounts:
 def _bytes_per_element(
     moment: Amounts,
 ) -> frozenset[tuple[tuple[tuple[str, ...], str], int]]:
-    sums: Counter[tuple[tuple[str, ...], str]] = Counter()
+    sums: dict[tuple[tuple[str, ...], str], int] = {}
     for (_, (shape, itemsize), repeats), count in moment.items():
-        sums[shape, repeats] += itemsize * count
+        if count:
+            key = _in_order(shape), repeats
+            sums[key] = sums.get(key, 0) + itemsize * count
     return frozenset(sums.items())
+
+
+@cache
+def _in_order(shape: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(shape))
