@@ -145,7 +145,7 @@ def timeline_of(trace: Trace) -> Timeline:
     at: list[float] = []
     during: list[Phase] = []
     series: dict[Component, list[int]] = {component: [] for component in COMPONENTS}
-    fullest, moment, begun = -1, dict(live), -1
+    fullest = begun = -1
     for index, event in enumerate(trace.events):
         phase = phases.get(index, phase)
         change = trace.change(event)
@@ -162,9 +162,9 @@ def timeline_of(trace: Trace) -> Timeline:
             for values in series.values():
                 values.append(0)
         if total > fullest:
-            fullest, moment = total, live
+            fullest = total
             for component, values in series.items():
-                values[-1] = moment[component]
+                values[-1] = live[component]
     return Timeline(
         at=tuple(at),
         phase=tuple(during),

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name every PyTorch user knows
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from estimator.gpus import Gpu
 from trainer.cuda_attention import efficient_backward_temporaries, flash_backward_temporaries
+from trainer.dispatch import TracingMode
 from trainer.untyped import bnb
 
 _aten = torch.ops.aten
@@ -95,7 +94,7 @@ def matmul_8_bit(
     return bnb.autograd._functions.MatMul8bitLt.apply(A, B, out, bias, state)
 
 
-class KernelTemporaries(TorchDispatchMode):
+class KernelTemporaries(TracingMode):
     """A dispatch mode in which operations take what CUDA's kernels take while they run.
 
     Outputs come first, temporaries after them: the order decides where the allocator puts them.
@@ -112,17 +111,8 @@ class KernelTemporaries(TorchDispatchMode):
         self.gpu = gpu
         self._on_multiply = on_multiply
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled; skipping would cost a detour for each operation
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run the operation, with its temporaries alive until it returns."""
-        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
-            return args[0].fake_device  # asked for most often of all: no need to pass it on
-        kwargs = kwargs or {}
         run = _REPLACED.get(func) or func
         result = run(*args, **kwargs)
         if func in _MULTIPLICATIONS:

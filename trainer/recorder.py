@@ -12,11 +12,11 @@ import torch
 from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed._tools.common_utils import get_untyped_storages
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from estimator.estimate import Component, Phase
 from estimator.trace import Trace
+from trainer.dispatch import TracingMode
 
 _UNTRACED = -1
 """The number of a storage that was born after tracing stopped."""
@@ -25,11 +25,11 @@ _UNTRACED = -1
 _SOLE_OWNER = 2
 """Owners of a storage that one tensor holds: that tensor, and Python's view while it asks."""
 
-_ON_THE_WAY = ("_accumulates", "__torch_dispatch__", "__call__", "inner", "_fn")
+_ON_THE_WAY = ("_accumulates", "operate", "__torch_dispatch__", "__call__", "inner", "_fn")
 """Functions that an operation passes on its way from the engine to a dispatch mode."""
 
 
-class StorageRecorder(TorchDispatchMode):
+class StorageRecorder(TracingMode):
     """A dispatch mode under which every storage that is born is written into a trace.
 
     A storage is recorded when an operation first returns it, and its death when Python lets go
@@ -56,19 +56,11 @@ class StorageRecorder(TorchDispatchMode):
         self._claimed: set[int] = set()
         self._forgotten: set[int] = set()
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled; skipping would cost a detour for each operation
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run the operation and record the storages it returns."""
-        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
-            return args[0].fake_device  # asked for most often of all: no need to pass it on
         if func is torch.ops.aten.add.Tensor and not kwargs and self._accumulates(*args):
             func = torch.ops.aten.add_.Tensor
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
                 self._record(value)
