@@ -18,6 +18,7 @@ Method = Literal[
     "full", "last_layers", "lora", "qlora", "prompt_tuning", "prefix_tuning", "ia3", "bitfit"
 ]
 FloatType = Literal["bf16", "fp16", "fp32"]
+DataFormat = Literal["auto", "chat", "prompt_completion", "instruction", "text"]
 Optimizer = Literal[
     "adamw_torch",
     "adamw_torch_foreach",
@@ -113,9 +114,28 @@ class Data(_Part):
     """What is trained on, as far as it decides time and money."""
 
     path: str | None = None
-    format: Literal["auto", "chat", "prompt_completion", "instruction", "text"] = "auto"
+    format: DataFormat = "auto"
     num_examples: int | None = Field(default=None, ge=1)
     tokens_per_example: float | None = Field(default=None, gt=0)
+
+
+class Schedule(_Part):
+    """How the steps of a whole fine-tune follow each other; only weight decay touches a step."""
+
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="the highest one; null: what suits the method"
+    )
+    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of all steps")
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    seed: int = Field(default=42, ge=0, le=2**32 - 1)
+    validation_fraction: float = Field(
+        default=0.1, ge=0, le=0.9, description="of the examples, held out; 0: none"
+    )
+    evaluations_per_epoch: int = Field(default=2, ge=1, le=1000)
+    early_stopping_patience: int | None = Field(
+        default=3, ge=1, le=1000, description="evaluations without a lower loss; null: no limit"
+    )
 
 
 class FineTunePlan(_Part):
@@ -166,6 +186,7 @@ class FineTunePlan(_Part):
     gpu: Annotated[str | Gpu, BeforeValidator(_check_gpu)] = "RTX 4090"
     data: Data = Data()
     epochs: float = Field(default=3, gt=0, le=10_000)
+    schedule: Schedule = Schedule()
 
     @model_validator(mode="after")
     def _check_contradictions(self) -> FineTunePlan:

@@ -16,11 +16,17 @@ from trainer.adapters import add_adapter
 from trainer.losses import take_loss_in_chunks
 from trainer.untyped import bnb, peft
 
-LEARNING_RATE = 1e-4
-"""Of a probe that trains weights; how far a step goes has no bearing on its memory or time."""
-
-ADAPTER_LEARNING_RATE = 1e-3
-"""Of a probe that trains an adapter, which wants about ten times as much (LoRA Without Regret)."""
+LEARNING_RATES: dict[str, float] = {
+    "full": 2e-5,  # Stanford Alpaca's recipe for a 7B model
+    "last_layers": 2e-5,
+    "bitfit": 1e-3,  # the upper end of what BitFit (arXiv:2106.10199) searched
+    "lora": 2e-4,  # QLoRA (arXiv:2305.14314), table 9, for 7B and 13B
+    "qlora": 2e-4,
+    "ia3": 3e-3,  # T-Few (arXiv:2205.05638)
+    "prompt_tuning": 3e-2,  # peft's own examples, as for prefix tuning
+    "prefix_tuning": 1e-2,
+}
+"""The highest learning rate of each method where the plan names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +136,22 @@ def _keep_embeddings_in_32_bits(model: Any) -> None:
 def _optimizer(
     plan: FineTunePlan, parameters: list[torch.nn.Parameter], on_cuda: bool
 ) -> torch.optim.Optimizer:
-    rate = ADAPTER_LEARNING_RATE if plan.uses_adapter else LEARNING_RATE
+    rate = plan.schedule.learning_rate or LEARNING_RATES[plan.method]
+    decay = plan.schedule.weight_decay
     name = plan.optimizer.removeprefix("paged_")
     paged = name != plan.optimizer
     if name == "adamw_torch":
-        return torch.optim.AdamW(parameters, foreach=on_cuda, lr=rate)
+        return torch.optim.AdamW(parameters, foreach=on_cuda, lr=rate, weight_decay=decay)
     if name == "adamw_torch_foreach":
-        return torch.optim.AdamW(parameters, foreach=True, lr=rate)
+        return torch.optim.AdamW(parameters, foreach=True, lr=rate, weight_decay=decay)
     if name == "adamw_torch_fused":
-        return torch.optim.AdamW(parameters, fused=True, lr=rate)
+        return torch.optim.AdamW(parameters, fused=True, lr=rate, weight_decay=decay)
     if name == "sgd":
-        return torch.optim.SGD(parameters, foreach=on_cuda, lr=rate)
+        return torch.optim.SGD(parameters, foreach=on_cuda, lr=rate, weight_decay=decay)
     if name == "adafactor":
-        return Adafactor(parameters, scale_parameter=False, relative_step=False, lr=rate)
+        return Adafactor(
+            parameters, scale_parameter=False, relative_step=False, lr=rate, weight_decay=decay
+        )
     bits = 8 if name.endswith("8bit") else 32
     kind = bnb.optim.Lion if name.startswith("lion") else bnb.optim.AdamW
-    return kind(parameters, optim_bits=bits, is_paged=paged, lr=rate)
+    return kind(parameters, optim_bits=bits, is_paged=paged, lr=rate, weight_decay=decay)

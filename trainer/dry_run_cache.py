@@ -21,6 +21,7 @@ MAX_KEPT = 200
 """Readings that are kept, the newest; one takes some 20 KB."""
 
 _PROJECT = Path(__file__).resolve().parent.parent
+_NOT_OF_A_STEP = ("data", "epochs", "schedule")
 _LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -32,7 +33,7 @@ def find_dry_run(plan: FineTunePlan, device: Device) -> MemoryEstimate | None:
     """
     try:
         text = _file(plan, device).read_text(encoding="utf-8")
-        return MemoryEstimate.model_validate_json(text)
+        return MemoryEstimate.model_validate_json(text).model_copy(update={"plan": plan})
     except (OSError, ValidationError):
         return None
 
@@ -50,7 +51,8 @@ def keep_dry_run(estimate: MemoryEstimate) -> None:
 
 def _file(plan: FineTunePlan, device: Device) -> Path:
     described = {
-        "plan": plan.to_document(),
+        "plan": {k: v for k, v in plan.to_document().items() if k not in _NOT_OF_A_STEP},
+        "weight_decay": plan.schedule.weight_decay,
         "config": resolve_model(plan.model).config,
         "device": device,
         "software": _software(),

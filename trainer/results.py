@@ -20,6 +20,7 @@ class ProbeRequest(Record):
     in for a small one; on a CPU it bounds the worker's memory.
     """
 
+    kind: Literal["probe"] = "probe"
     plan: FineTunePlan
     data_path: str | None = None
     num_steps: int = Field(default=6, ge=2, le=100_000)
@@ -52,6 +53,7 @@ class ProbeResult(Record):
     closed form does not hold for the plan; ``formula_refusal`` then says why.
     """
 
+    kind: Literal["probe"] = "probe"
     plan: FineTunePlan
     device: Literal["cpu", "cuda"]
     device_name: str
