@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-State = Literal["starting", "running", "finished", "stopped", "failed", "out_of_memory"]
+State = Literal["starting", "queued", "running", "finished", "stopped", "failed", "out_of_memory"]
 FINAL_STATES: tuple[State, ...] = ("finished", "stopped", "failed", "out_of_memory")
 
-_START_TOLERANCE_SECONDS = 5
-"""Process start times shift with the system clock; a recycled pid is off by far more."""
+_START_TOLERANCE_SECONDS = 0.02
+"""Two ticks of the system's clock; a recycled pid is off by more."""
 
 
 class RunStatus(BaseModel):
-    """How a run goes. Times are UTC; ``pid_started`` is the worker's start in Unix seconds.
+    """How a run goes. Times are UTC.
 
     Attributes:
+        kind: What the run is: a probe, a fine-tune, a search.
+        pid_started: The worker's start in seconds, by a clock that nobody sets (:func:`started`).
         activity: What the worker is doing, in words for people ("dry run", "step 3 of 6").
         step: Steps done.
         heartbeat: When the worker last wrote.
@@ -30,6 +34,7 @@ class RunStatus(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     state: State = "starting"
+    kind: str = "probe"
     activity: str = "starting"
     step: int = 0
     num_steps: int = 0
@@ -50,7 +55,8 @@ class RunStatus(BaseModel):
     @property
     def seconds(self) -> float:
         """How long the run took, or has been going."""
-        return ((self.ended_at or datetime.now(UTC)) - self.started_at).total_seconds()
+        seconds = ((self.ended_at or datetime.now(UTC)) - self.started_at).total_seconds()
+        return max(0.0, seconds)  # somebody may have set the clock back
 
     @property
     def is_ours(self) -> bool:
@@ -63,7 +69,7 @@ class RunStatus(BaseModel):
             return None
         try:
             process = psutil.Process(self.pid)
-            drift = abs(process.create_time() - self.pid_started)
+            drift = abs(started(process) - self.pid_started)
             is_zombie = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
         except psutil.NoSuchProcess:
             return None
@@ -72,5 +78,23 @@ class RunStatus(BaseModel):
 
 def process_identity(process: psutil.Process) -> dict[str, Any]:
     """Return what tells a worker from any later process with the same pid."""
-    started = process.create_time()
-    return {"pid": process.pid, "pid_started": started, "host": socket.gethostname()}
+    host = socket.gethostname()
+    return {"pid": process.pid, "pid_started": started(process), "host": host}
+
+
+def started(process: psutil.Process) -> float:
+    """Return when a process started: seconds since boot on Linux, Unix time elsewhere.
+
+    Linux knows the time of day of a start only by way of the clock, and moves it with the clock.
+
+    Raises:
+        psutil.NoSuchProcess: It is gone.
+    """
+    if not psutil.LINUX:
+        return process.create_time()
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    ticks = stat.rpartition(")")[2].split()[19]  # field 22; a name in brackets comes before
+    return int(ticks) / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,9 @@
 """A run's folder: what was asked, how it goes, what came out; readable without tuneplan.
 
 ``plan.json``, ``request.json``, ``status.json``, ``metrics.jsonl``, ``log.txt``, ``result.json``
-and, once somebody asked for it, an empty ``stop``. The worker writes, everybody else reads; who
-started the worker leaves in ``worker.json`` which process it is, for the time until it writes.
+and, once somebody asked for it, an empty ``stop``; a fine-tune adds ``checkpoints`` and ``model``.
+The worker writes, everybody else reads; who started the worker leaves in ``worker.json`` which
+process it is, for the time until it writes.
 """
 
 from __future__ import annotations
@@ -10,27 +11,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import secrets
-import shutil
-import tempfile
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
-import psutil
 from pydantic import BaseModel, ValidationError
 
 from estimator.documents import read_text, write_atomic
 from estimator.problems import InputError, Problem
-from trainer.results import ProbeRequest, ProbeResult
-from trainer.run_status import RunStatus, State, process_identity
-
-MIN_FREE_BYTES = 100 * 2**20
-"""Disk space that must be free before a run is begun: its log and metrics, with room to spare."""
+from trainer.requests import Request, RequestFile, Result, ResultFile
+from trainer.run_status import RunStatus, State
 
 START_PATIENCE_SECONDS = 60
 """How long a run may stay without any worker before it counts as never begun."""
@@ -52,13 +44,13 @@ class Run:
         """The folder's name: start time, model, method and a few random digits."""
         return self.folder.name
 
-    def request(self) -> ProbeRequest:
+    def request(self) -> Request:
         """Return what was asked for.
 
         Raises:
             InputError: ``request.json`` is missing or damaged.
         """
-        return _read(ProbeRequest, self.folder / "request.json")
+        return read_record(RequestFile, self.folder / "request.json").root
 
     def status(self) -> RunStatus:
         """Return how the run goes; a run whose worker is gone is written down as failed."""
@@ -70,12 +62,12 @@ class Run:
             return status
         status = self._ended(status)
         with contextlib.suppress(OSError):  # a folder we may only read is still worth reading
-            _write(self.folder / "status.json", status)
+            write_record(self.folder / "status.json", status)
         return status
 
     def _written_status(self) -> RunStatus:
         try:
-            status = _read(RunStatus, self.folder / "status.json")
+            status = read_record(RunStatus, self.folder / "status.json")
             worker = self.folder / "worker.json"
             if status.pid is not None or not worker.exists():
                 return status
@@ -133,14 +125,14 @@ class Run:
                 break
         return rows if last is None else rows[-last:]
 
-    def result(self) -> ProbeResult | None:
+    def result(self) -> Result | None:
         """Return what the run found, or None where it has found nothing (yet).
 
         Raises:
             InputError: ``result.json`` is damaged, or from another version of tuneplan.
         """
         path = self.folder / "result.json"
-        return _read(ProbeResult, path) if path.exists() else None
+        return read_record(ResultFile, path).root if path.exists() else None
 
     def log_tail(self, num_lines: int = 20) -> list[str]:
         """Return the last lines that the worker wrote, without empty ones."""
@@ -157,77 +149,11 @@ class Run:
         (self.folder / "stop").touch()
 
 
-class RunWriter:
-    """The worker's side of a run folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        written = _read(RunStatus, folder / "status.json")
-        self._status = written.model_copy(update=process_identity(psutil.Process()))
-
-    def status(self, **changes: Any) -> None:
-        """Write how the run goes: the last status with ``changes``, and a new heartbeat."""
-        now = datetime.now(UTC)
-        record = self._status.model_dump() | {"heartbeat": now} | changes
-        self._status = RunStatus.model_validate(record)
-        if self._status.is_final and self._status.ended_at is None:
-            self._status = self._status.model_copy(update={"ended_at": now})
-        _write(self.folder / "status.json", self._status)
-
-    def metric(self, row: dict[str, Any]) -> None:
-        """Append one step's measurements, with the time, as one line of JSON."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat()} | row)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-
-    def result(self, result: ProbeResult) -> None:
-        """Write what the run found."""
-        _write(self.folder / "result.json", result)
-
-    def stop_requested(self) -> bool:
-        """Return whether somebody asked the run to stop."""
-        return (self.folder / "stop").exists()
-
-
 def runs_folder() -> Path:
     """Return where runs are kept: ``$TUNEPLAN_HOME/runs``, or the user's data folder."""
     home = os.environ.get("TUNEPLAN_HOME")
     base = Path(home) if home else platformdirs.user_data_path("tuneplan", appauthor=False)
     return base / "runs"
-
-
-def create_run(request: ProbeRequest) -> Run:
-    """Make the folder of a new run, which nobody works on yet.
-
-    Raises:
-        InputError: The folder cannot be written, or the disk is full; nothing is left behind.
-    """
-    parent = runs_folder()
-    fix = "make it writable, or set TUNEPLAN_HOME to a folder that is"
-    temporary = None
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        _check_space(parent)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix="."))
-        temporary.chmod(0o755)
-        now = datetime.now(UTC)
-        _write(temporary / "plan.json", request.plan)
-        _write(temporary / "request.json", request)
-        status = RunStatus(num_steps=request.num_steps, heartbeat=now, started_at=now)
-        _write(temporary / "status.json", status)
-        return Run(temporary.rename(parent / _new_id(request, parent)))
-    except OSError as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        what = f"no run can be written there ({error.strerror})"
-        raise InputError(Problem(str(parent), what, fix=fix)) from error
-
-
-def record_worker(run: Run, pid: int) -> None:
-    """Write down which process works on a run, in a file that the worker does not write."""
-    with contextlib.suppress(psutil.NoSuchProcess):  # gone already, having said why or not
-        who = process_identity(psutil.Process(pid))
-        write_atomic(run.folder / "worker.json", json.dumps(who) + "\n")
 
 
 def list_runs() -> list[Run]:
@@ -261,26 +187,12 @@ def _is_abandoned(status: RunStatus) -> bool:
     return status.is_ours and status.worker() is None
 
 
-def _check_space(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        what = f"the disk has {free / 2**20:.0f} MiB free"
-        allowed = f"{MIN_FREE_BYTES / 2**20:.0f} MiB or more"
-        fix = "free some space, or set TUNEPLAN_HOME to a folder on another disk"
-        raise InputError(Problem(str(folder), what, allowed, fix))
+def read_record(model: type[Model], path: Path) -> Model:
+    """Return a record that a run's folder holds.
 
-
-def _new_id(request: ProbeRequest, parent: Path) -> str:
-    model = Path(request.plan.model.rstrip("/")).name.lower().removesuffix(".json")
-    slug = re.sub(r"[^a-z0-9.]+", "-", model)[:40].strip("-.") or "model"
-    second = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    while True:
-        name = f"{second}-{slug}-{request.plan.method}-{secrets.token_hex(1)}"
-        if not (parent / name).exists():
-            return name
-
-
-def _read(model: type[Model], path: Path) -> Model:
+    Raises:
+        InputError: The file is missing or damaged.
+    """
     try:
         return model.model_validate_json(read_text(path))
     except ValidationError as error:
@@ -288,5 +200,6 @@ def _read(model: type[Model], path: Path) -> Model:
         raise InputError(Problem(str(path), what, fix="start the run again")) from error
 
 
-def _write(path: Path, record: BaseModel) -> None:
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a record so that a reader sees the old one or the new, never a part."""
     write_atomic(path, record.model_dump_json(indent=2) + "\n")

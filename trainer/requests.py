@@ -1,0 +1,60 @@
+"""What a worker can be asked for, and what it finds, told apart by ``kind``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, RootModel, Tag
+
+from trainer.finetune_results import FineTuneRequest, FineTuneResult
+from trainer.results import ProbeRequest, ProbeResult
+
+Request = ProbeRequest | FineTuneRequest
+Result = ProbeResult | FineTuneResult
+
+
+def _kind(value: Any) -> str:
+    """The kind of a record; those of before there were kinds are probes."""
+    found = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return found or "probe"
+
+
+class RequestFile(RootModel[Any]):
+    """``request.json``, whatever was asked for."""
+
+    root: Annotated[
+        Annotated[ProbeRequest, Tag("probe")] | Annotated[FineTuneRequest, Tag("finetune")],
+        Discriminator(_kind),
+    ]
+
+
+class ResultFile(RootModel[Any]):
+    """``result.json``, whatever was found."""
+
+    root: Annotated[
+        Annotated[ProbeResult, Tag("probe")] | Annotated[FineTuneResult, Tag("finetune")],
+        Discriminator(_kind),
+    ]
+
+
+def command_of(request: Request, plan_path: str) -> list[str]:
+    """Return the words of the terminal command that asks for the same.
+
+    Args:
+        request: What is asked for.
+        plan_path: Where its plan can be read.
+    """
+    words = ["tuneplan", request.kind, plan_path]
+    if request.data_path:
+        words += ["--data", request.data_path]
+    if isinstance(request, ProbeRequest):
+        words += ["--steps", str(request.num_steps)]
+    elif request.validation_path:
+        words += ["--validation", request.validation_path]
+    if request.device != "auto":
+        words += ["--device", request.device]
+    if request.memory_limit_gib is not None:
+        words += ["--memory-limit", f"{request.memory_limit_gib:g}"]
+    if isinstance(request, FineTuneRequest) and request.push_to_hub:
+        words += ["--push-to-hub", request.push_to_hub]
+    return words
