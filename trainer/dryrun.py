@@ -58,6 +58,7 @@ def dry_run(
     *,
     device: Device = "cuda",
     whole: bool = False,
+    trust_remote_code: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> MemoryEstimate:
     """Return the memory of the plan's step, read from the step itself run on fake tensors.
@@ -71,16 +72,27 @@ def dry_run(
         plan: What is trained.
         device: What the step pretends to run on; "cpu" is what a CPU probe is compared with.
         whole: Run every layer, whether or not they are alike.
+        trust_remote_code: Let the model's own Python code run.
         on_progress: Told what is being done.
 
     Raises:
         InputError: The model cannot be found or built.
     """
     started = time.perf_counter()
+
+    def traced_step(*, whole: bool) -> TracedStep:
+        return trace_step(
+            plan,
+            device=device,
+            whole=whole,
+            trust_remote_code=trust_remote_code,
+            on_progress=on_progress,
+        )
+
     try:
-        traced = trace_step(plan, device=device, whole=whole, on_progress=on_progress)
+        traced = traced_step(whole=whole)
     except NotAlike:
-        traced = trace_step(plan, device=device, whole=True, on_progress=on_progress)
+        traced = traced_step(whole=True)
     on_progress("replaying the allocator")
     estimate = estimate_from_trace(plan, traced.trace, traced.counts, device)
     found = {
@@ -108,6 +120,7 @@ def trace_step(
     *,
     device: Device = "cuda",
     whole: bool = False,
+    trust_remote_code: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> TracedStep:
     """Return the trace of two of the plan's steps; the arguments are those of :func:`dry_run`.
@@ -119,7 +132,7 @@ def trace_step(
     on_cuda = device == "cuda"
     on_progress("laying out the model")
     facts = resolve_model(plan.model)
-    config = transformers_config(facts.config, plan.model)
+    config = transformers_config(facts.config, plan.model, trust_remote_code=trust_remote_code)
     base = build_skeleton(plan, config, plan.model)
     pack_on_meta(base, plan)
     num_base = num_parameters(base)

@@ -28,6 +28,8 @@ from trainer.device import Limits, choose_device, driver_used_bytes, limited_mem
 from trainer.dryrun import dry_run, software_versions
 from trainer.examples import read_examples
 from trainer.measure import Measurement, measure_steps
+from trainer.pickles import has_safetensors
+from trainer.remote_code import brings_code, warning
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
 from trainer.skeleton import build_skeleton, num_parameters, transformers_config
 from trainer.step import Batch
@@ -66,7 +68,7 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     observer.on_activity("formula")
     formula, refusal = _formula(plan, device)
     observer.on_activity("dry run")
-    dry = _dry_run(plan, device)
+    dry = _dry_run(plan, device, trust_remote_code=request.trust_remote_code)
     if device.type == "cpu" and dry is not None and request.memory_limit_gib is None:
         _check_room(dry)
     weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
@@ -80,6 +82,7 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
         "formula": formula,
         "formula_refusal": refusal,
         "software": software_versions(),
+        "remote_code": _remote_code(request, facts),
     }
     reached: dict[str, Phase] = {"phase": "load"}
     with limited_memory(device, request.memory_limit_gib, used_before_bytes) as limits:
@@ -119,14 +122,25 @@ def _plan_here(plan: FineTunePlan, device: torch.device) -> FineTunePlan:
     return plan.changed(gpu=gpu)
 
 
+def _remote_code(request: ProbeRequest, facts: ResolvedModel) -> str:
+    ran = request.trust_remote_code and brings_code(facts.config)
+    return warning(request.plan.model) if ran else ""
+
+
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def _dry_run(plan: FineTunePlan, device: torch.device) -> MemoryEstimate | None:
+def _dry_run(
+    plan: FineTunePlan, device: torch.device, *, trust_remote_code: bool
+) -> MemoryEstimate | None:
     """The dry run beside a probe; a step that cannot be traced can still be measured."""
     try:
-        return dry_run(plan, device="cuda" if device.type == "cuda" else "cpu")
+        return dry_run(
+            plan,
+            device="cuda" if device.type == "cuda" else "cpu",
+            trust_remote_code=trust_remote_code,
+        )
     except InputError:
         raise
     except Exception:  # noqa: BLE001  whatever tracing met, it is in the log
@@ -152,25 +166,33 @@ def _formula(plan: FineTunePlan, device: torch.device) -> tuple[MemoryEstimate |
 
 
 def _has_weights(folder: Path | None) -> bool:
-    return folder is not None and any(folder.glob("*.safetensors"))
+    return folder is not None and has_safetensors(folder)
 
 
 def _batches(
     request: ProbeRequest, plan: FineTunePlan, facts: ResolvedModel, device: torch.device
 ) -> tuple[Iterator[Batch], str]:
     """Return the probe's batches and what they are made of, in words."""
+    config = _config(request, facts)  # before the tokenizer, which says less of what is wrong
     path = request.data_path or plan.data.path
     if path is None:
-        vocab_size = transformers_config(facts.config, plan.model).get_text_config().vocab_size
+        vocab_size = config.get_text_config().vocab_size
         return random_batches(plan, vocab_size, device), "random tokens"
     examples = read_examples(Path(path))
     if facts.folder is None or not (facts.folder / "tokenizer_config.json").exists():
         what = f"there is no tokenizer on this machine for {plan.model}"
         fix = "set model to a folder with its tokenizer, or leave the data out"
         raise InputError(Problem("model", what, fix=fix))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(facts.folder, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        facts.folder, local_files_only=True, trust_remote_code=request.trust_remote_code
+    )
     told = f"{len(examples)} examples of {Path(path).name}"
     return example_batches(examples, tokenizer, plan, device), told
+
+
+def _config(request: ProbeRequest, facts: ResolvedModel) -> Any:
+    trusted = request.trust_remote_code
+    return transformers_config(facts.config, request.plan.model, trust_remote_code=trusted)
 
 
 def _measure(
@@ -186,7 +208,7 @@ def _measure(
     started = time.perf_counter()
     observer.on_activity(f"building the model ({weights} weights)")
     torch.manual_seed(0)
-    config = transformers_config(facts.config, plan.model)
+    config = _config(request, facts)
     if weights == "pretrained" and facts.folder is not None:
         base = load_pretrained(facts.folder, config, plan, device)
     else:

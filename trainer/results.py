@@ -17,7 +17,8 @@ class ProbeRequest(Record):
     """One probe: the plan, and how long and where to run it.
 
     ``memory_limit_gib`` makes the device look smaller than it is, so that a large GPU can stand
-    in for a small one; on a CPU it bounds the worker's memory.
+    in for a small one; on a CPU it bounds the worker's memory. ``trust_remote_code`` lets this
+    one run execute Python code that the model brings along.
     """
 
     kind: Literal["probe"] = "probe"
@@ -26,6 +27,7 @@ class ProbeRequest(Record):
     num_steps: int = Field(default=6, ge=2, le=100_000)
     device: Device = "auto"
     memory_limit_gib: float | None = Field(default=None, gt=0)
+    trust_remote_code: bool = False
 
 
 class Change(Record):
@@ -50,7 +52,8 @@ class ProbeResult(Record):
     """What a probe found, beside what was estimated before it began.
 
     Exactly one of ``measured`` and ``out_of_memory`` is there. ``formula`` is None where the
-    closed form does not hold for the plan; ``formula_refusal`` then says why.
+    closed form does not hold for the plan; ``formula_refusal`` then says why. ``remote_code``
+    says so where Python code of the model's own was run.
     """
 
     kind: Literal["probe"] = "probe"
@@ -71,3 +74,4 @@ class ProbeResult(Record):
     tokens_per_second: float | None = None
     software: dict[str, str] = Field(default_factory=dict)
     stopped_early: bool = False
+    remote_code: str = ""

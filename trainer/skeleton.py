@@ -9,8 +9,10 @@ from transformers.initialization import no_init_weights
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
+from trainer.remote_code import brings_code, needs_flag
 from trainer.untyped import bnb, transformers
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -21,23 +23,52 @@ _BLOCKSIZE = 64  # weights that share one 4-bit scale (bitsandbytes' default)
 _NESTED_BLOCKSIZE = 256  # scales that share one second-level scale
 
 
-def transformers_config(config: dict[str, Any], name: str) -> Any:
+def transformers_config(
+    config: dict[str, Any], name: str, *, trust_remote_code: bool = False
+) -> Any:
     """Return transformers' own configuration object for a config.json's content.
+
+    Whether the model's own Python code may run is decided here alone: what is returned has an
+    ``auto_map``, which names that code, only where it is trusted.
+
+    Args:
+        config: The content of config.json.
+        name: The model's name in the plan.
+        trust_remote_code: Run the model's own code, where it has some, as transformers does.
 
     Raises:
         InputError: transformers does not know the architecture, or refuses the values.
     """
+    if trust_remote_code and brings_code(config):
+        return _config_by_remote_code(name)
     model_type = config["model_type"]
     if model_type not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES:
+        if brings_code(config):
+            raise needs_flag(name, model_type)
         what = f"transformers knows no architecture {model_type!r}"
         fix = "correct model_type in config.json, or update transformers"
         raise InputError(Problem(name, what, fix=fix))
-    values = {key: value for key, value in config.items() if key != "model_type"}
+    values = {key: one for key, one in config.items() if key not in ("model_type", "auto_map")}
     try:
         return transformers.AutoConfig.for_model(model_type, **values)
     except (TypeError, ValueError, KeyError) as error:
         what = f"transformers refuses this {model_type} configuration ({error})"
         raise InputError(Problem(name, what, fix="correct config.json")) from error
+
+
+def _config_by_remote_code(name: str) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            resolve_model(name).folder or name, trust_remote_code=True
+        )
+    except (ValueError, ImportError, OSError) as error:
+        what = f"its own code gives no configuration ({' '.join(str(error).split())[:200]})"
+        raise InputError(Problem(name, what, fix="ask the model's authors")) from error
+
+
+def trusts_remote_code(config: Any) -> bool:
+    """Return whether a configuration of :func:`transformers_config` may run the model's code."""
+    return bool(getattr(config, "auto_map", None))
 
 
 def quantization_config(plan: FineTunePlan) -> Any:
@@ -92,6 +123,7 @@ def build_skeleton(plan: FineTunePlan, config: Any, name: str) -> Any:
                 config,
                 dtype=DTYPES[plan.weights_dtype],
                 attn_implementation=attention_implementation(plan, config),
+                trust_remote_code=trusts_remote_code(config),
             )
     except (ValueError, ImportError) as error:
         what = f"transformers cannot build it for training ({' '.join(str(error).split())[:200]})"

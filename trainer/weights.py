@@ -15,6 +15,7 @@ from trainer.skeleton import (
     attention_implementation,
     quantization_config,
     quantized_linears,
+    trusts_remote_code,
 )
 from trainer.untyped import bnb, transformers
 
@@ -73,6 +74,7 @@ def load_pretrained(folder: Path, config: Any, plan: FineTunePlan, device: torch
         device_map={"": device} if straight else None,
         local_files_only=True,
         use_safetensors=True,
+        trust_remote_code=trusts_remote_code(config),
     )
     return model if straight else model.to(device)
 
