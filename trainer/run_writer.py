@@ -119,9 +119,7 @@ def create_run(request: Request) -> Run:
         write_record(temporary / "plan.json", request.plan)
         write_record(temporary / "request.json", request)
         num_steps = request.num_steps if isinstance(request, ProbeRequest) else 0
-        status = RunStatus(
-            kind=request.kind, num_steps=num_steps, heartbeat=now, started_at=now
-        )
+        status = RunStatus(kind=request.kind, num_steps=num_steps, heartbeat=now, started_at=now)
         write_record(temporary / "status.json", status)
         return Run(temporary.rename(parent / _new_id(request, parent)))
     except OSError as error:
@@ -136,7 +134,6 @@ def record_worker(run: Run, pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):  # gone already, having said why or not
         who = process_identity(psutil.Process(pid))
         write_atomic(run.folder / "worker.json", json.dumps(who) + "\n")
-
 
 
 def _check_space(folder: Path) -> None:
@@ -156,5 +153,3 @@ def _new_id(request: Request, parent: Path) -> str:
         name = f"{second}-{slug}-{request.plan.method}-{secrets.token_hex(2)}"
         if not (parent / name).exists():
             return name
-
-
