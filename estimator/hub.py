@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: a model's config.json and safetensors headers, never its weights.
+"""The Hugging Face Hub: a model's configuration, and its weights where they are asked for.
 
 ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` work as they do for
 huggingface_hub, which this module imports only when the Hub is really asked.
@@ -6,6 +6,9 @@ huggingface_hub, which this module imports only when the Hub is really asked.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from estimator.problems import InputError, Problem
@@ -14,6 +17,8 @@ TIMEOUT_SECONDS = 8.0
 """How long one answer of the Hub may take."""
 
 _CONFIG = "config.json"
+_OF_A_MODEL = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_OTHER_COPIES = ["original/*", "consolidated*", "onnx/*"]
 _WITHOUT_HUB = "use a bundled id, or a local folder that holds config.json"
 
 
@@ -25,6 +30,48 @@ def download_config(model_id: str) -> Path:
             user see it; the problem says what to do.
     """
     from huggingface_hub import hf_hub_download
+
+    with _refusals(model_id):
+        only_cache = not _answers(model_id)
+        return Path(hf_hub_download(model_id, _CONFIG, local_files_only=only_cache))
+
+
+def download_model(model_id: str) -> Path:
+    """Return the folder of a model's weights and tokenizer, from the local cache or the Hub.
+
+    Only safetensors and texts are fetched: no pickles, and no Python code.
+
+    Raises:
+        InputError: As :func:`download_config`; or the disk has no room for it.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    with _refusals(model_id):
+        only_cache = not _answers(model_id)
+        if not only_cache:
+            files = HfApi().model_info(model_id, files_metadata=True).siblings or []
+            size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))
+            _check_room(model_id, Path(constants.HF_HUB_CACHE), size)
+        found = snapshot_download(
+            model_id,
+            allow_patterns=_OF_A_MODEL,
+            ignore_patterns=_OTHER_COPIES,
+            local_files_only=only_cache,
+        )
+        return Path(found)
+
+
+def _check_room(model_id: str, cache: Path, size_bytes: int) -> None:
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size_bytes:
+        what = f"its weights take {size_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        raise _problem(model_id, what, fix="free some space, or set HF_HOME to another disk")
+
+
+@contextlib.contextmanager
+def _refusals(model_id: str) -> Iterator[None]:
+    """Turn what the Hub's library raises into a problem with a remedy."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -35,8 +82,7 @@ def download_config(model_id: str) -> Path:
     )
 
     try:
-        only_cache = not _answers(model_id)
-        return Path(hf_hub_download(model_id, _CONFIG, local_files_only=only_cache))
+        yield
     except HFValidationError as error:
         what = "is neither a folder here nor a well-formed Hub id"
         raise _problem(model_id, what, "owner/name", "correct it, or name a folder") from error
