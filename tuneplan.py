@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import runs
-from commands.shared import AsJson, Overrides, PlanFile, needed_result, show
+from commands.shared import AsJson, Overrides, PlanFile, TrustRemoteCode, needed_result, show
 from estimator.problems import InputError
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def probe(
             "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
         ),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune for a few steps here, and lay what it took beside the estimate."""
@@ -176,6 +177,7 @@ def probe(
                 "num_steps": steps,
                 "device": device.value,
                 "memory_limit_gib": memory_limit,
+                "trust_remote_code": trust_remote_code,
             },
             "probe",
         )

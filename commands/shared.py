@@ -23,6 +23,10 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its start, or latest.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let the model's own Python code run, this once."),
+]
 
 
 def needed_result(name: str) -> ProbeResult:

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from reports.units import gib
 from trainer import launch
+from trainer.remote_code import warning
 from trainer.results import ProbeRequest, ProbeResult
 from trainer.runs import Run, RunStatus
 
@@ -105,6 +106,8 @@ def run_probe(request: ProbeRequest) -> Outcome:
     """Start a probe and watch it to its end; Ctrl-C stops it at the end of its step."""
     run = launch.start_probe(request)
     with Progress(f"{request.plan.method} probe") as progress:
+        if request.trust_remote_code:
+            progress.note(f"WARNING: {warning(request.plan.model)}")
 
         def show(status: RunStatus) -> None:
             rows = run.metrics(last=1)

@@ -29,7 +29,7 @@ from trainer.dryrun import dry_run, software_versions
 from trainer.examples import read_examples
 from trainer.measure import Measurement, measure_steps
 from trainer.pickles import has_safetensors
-from trainer.remote_code import brings_code, warning
+from trainer.remote_code import runs_code, warning
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
 from trainer.skeleton import build_skeleton, num_parameters, transformers_config
 from trainer.step import Batch
@@ -123,7 +123,7 @@ def _plan_here(plan: FineTunePlan, device: torch.device) -> FineTunePlan:
 
 
 def _remote_code(request: ProbeRequest, facts: ResolvedModel) -> str:
-    ran = request.trust_remote_code and brings_code(facts.config)
+    ran = request.trust_remote_code and runs_code(facts.config, facts.folder)
     return warning(request.plan.model) if ran else ""
 
 

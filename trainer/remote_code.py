@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from estimator.documents import read_document
 from estimator.problems import InputError, Problem
 
 FLAG = "--trust-remote-code"
@@ -16,8 +18,21 @@ def warning(model: str) -> str:
 
 
 def brings_code(config: dict[str, Any]) -> bool:
-    """Return whether a config.json names Python code of the model's own."""
+    """Return whether a config.json or tokenizer_config.json names Python code beside it."""
     return bool(config.get("auto_map"))
+
+
+def runs_code(config: dict[str, Any], folder: Path | None) -> bool:
+    """Return whether a model or its tokenizer is built by code of its own, where it is trusted.
+
+    Args:
+        config: The content of the model's config.json.
+        folder: Where it lies, None where it is not on this machine (then neither is a tokenizer).
+    """
+    tokenizer = folder / "tokenizer_config.json" if folder else None
+    if tokenizer is not None and tokenizer.exists() and brings_code(read_document(tokenizer)):
+        return True
+    return brings_code(config)
 
 
 def needs_flag(name: str, model_type: str) -> InputError:
