@@ -38,6 +38,13 @@ def choose_device(wanted: Device) -> torch.device:
     return torch.device("cuda", 0)
 
 
+def lock_name(device: torch.device) -> str:
+    """Return a device's name, the same in every process: ``cpu``, or the GPU's own identity."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much memory there is, and how much of it was taken before the probe began."""

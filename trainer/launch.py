@@ -25,8 +25,11 @@ from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import read_examples
 from trainer.machine import describe_machine
-from trainer.results import ProbeRequest
-from trainer.runs import Run, RunStatus, create_run, record_worker
+from trainer.finetune_results import FineTuneRequest
+from trainer.requests import Request
+from trainer.run_status import RunStatus
+from trainer.run_writer import again, create_run, record_worker
+from trainer.runs import Run
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PROGRESS = "progress: "
@@ -46,8 +49,8 @@ class WorkerFailed(RuntimeError):
         super().__init__(message)
 
 
-def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run:
-    """Start a probe in a process of its own and return its run at once.
+def start(request: Request, *, module: str = "trainer.worker") -> Run:
+    """Start a run in a process of its own and return it at once.
 
     The worker is in a session of its own: it goes on when the terminal, the browser or the
     server that started it is gone.
@@ -63,22 +66,48 @@ def start_probe(request: ProbeRequest, *, module: str = "trainer.worker") -> Run
     _check(request)
     run = create_run(request)
     try:
-        with (run.folder / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                worker_command(module, str(run.folder)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=worker_environment() | _allocator_settings(request.plan),
-            )
+        _start_worker(run, request, module)
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
         raise InputError(Problem(str(run.folder), f"no worker starts ({error})")) from error
+    return run
+
+
+def resume(run: Run, *, module: str = "trainer.worker") -> Run:
+    """Take up a fine-tune that ended before its last step, from its newest whole checkpoint.
+
+    Raises:
+        InputError: It is no fine-tune, is still going on, or has nothing left to do.
+    """
+    request, status = run.request(), run.status()
+    where = f"run {run.id}"
+    if not isinstance(request, FineTuneRequest):
+        what = f"is a {request.kind}, which cannot be taken up again"
+        raise InputError(Problem(where, what, "a fine-tune", "start a new one"))
+    if not status.is_final:
+        fix = f"see `tuneplan runs show {run.id}`"
+        raise InputError(Problem(where, f"is {status.state}", "a run that has ended", fix))
+    if status.state == "finished":
+        raise InputError(Problem(where, "is finished: there is nothing left to do"))
+    _check(request)
+    again(run)
+    _start_worker(run, request, module)
+    return run
+
+
+def _start_worker(run: Run, request: Request, module: str) -> None:
+    with (run.folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            worker_command(module, str(run.folder)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=worker_environment() | _allocator_settings(request.plan),
+        )
     record_worker(run, process.pid)
     # Somebody has to collect the ended child, or it stays in the process table as a zombie.
     threading.Thread(target=process.wait, daemon=True).start()
-    return run
 
 
 def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
@@ -90,7 +119,7 @@ def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
     return {name: ",".join([*given, "expandable_segments:True"])}
 
 
-def _check(request: ProbeRequest) -> None:
+def _check(request: Request) -> None:
     """Find now what the worker would find wrong in half a minute."""
     problems: list[Problem] = []
     data_path = request.data_path or request.plan.data.path

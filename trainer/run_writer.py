@@ -129,6 +129,23 @@ def create_run(request: Request) -> Run:
         raise InputError(Problem(str(parent), what, fix=fix)) from error
 
 
+def again(run: Run) -> None:
+    """Make a run that has ended ready for another worker."""
+    now = datetime.now(UTC)
+    (run.folder / "stop").unlink(missing_ok=True)
+    (run.folder / "worker.json").unlink(missing_ok=True)
+    old = run.status()
+    fresh = RunStatus(
+        kind=old.kind,
+        activity="taken up again",
+        step=old.step,
+        num_steps=old.num_steps,
+        heartbeat=now,
+        started_at=now,
+    )
+    write_record(run.folder / "status.json", fresh)
+
+
 def record_worker(run: Run, pid: int) -> None:
     """Write down which process works on a run, in a file that the worker does not write."""
     with contextlib.suppress(psutil.NoSuchProcess):  # gone already, having said why or not

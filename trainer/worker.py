@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import signal
 import sys
 import traceback
@@ -9,18 +11,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from estimator.problems import InputError
+from trainer.finetune_results import FineTuneRequest
 from trainer.quiet import quiet_libraries
-from trainer.results import ProbeRequest, ProbeResult
-from trainer.runs import Run, RunWriter
+from trainer.requests import Request, Result
+from trainer.results import ProbeRequest
+from trainer.run_queue import StoppedInQueue, its_turn
+from trainer.run_writer import RunWriter
+from trainer.runs import Run
 
 
 class _Ended(BaseException):
     """The worker was told to end at once; no library may take it for an error of its own."""
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise _Ended
 
 
 def work(folder: Path) -> int:
@@ -29,20 +33,32 @@ def work(folder: Path) -> int:
     Returns:
         The exit status: 0 done, 1 failed or out of memory, 2 the request cannot be met.
     """
-    writer = RunWriter(folder)
-    request = Run(folder).request()
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            writer = RunWriter(folder)
+            with writer.beating():
+                return _work(Run(folder), writer)
+    except Timeout:
+        sys.stderr.write("another worker is at this run already\n")
+        return 1
+
+
+def _work(run: Run, writer: RunWriter) -> int:
     writer.status(state="running", activity="loading libraries")
     try:
-        result = _probe(request, writer)
+        result = _answer(run, run.request(), writer)
     except InputError as error:
         writer.status(state="failed", reason=str(error), input_is_wrong=True)
         return 2
+    except StoppedInQueue:
+        writer.status(state="stopped", reason="stopped while it waited for its turn")
+        return 0
     except _Ended:
-        writer.status(state="stopped", reason="ended by force; what it had measured is lost")
+        writer.status(state="stopped", reason="ended by force in mid-step")
         return 0
     except Exception as error:  # noqa: BLE001  whatever it was, the run must say so
         traceback.print_exc()
-        writer.status(state="failed", reason=f"{type(error).__name__}: {error}")
+        writer.status(state="failed", reason=_reason(error))
         return 1
     writer.result(result)
     if result.out_of_memory:
@@ -53,7 +69,35 @@ def work(folder: Path) -> int:
     return 0
 
 
-def _probe(request: ProbeRequest, writer: RunWriter) -> ProbeResult:
+def _reason(error: Exception) -> str:
+    """What went wrong, and what to do where that is known."""
+    said = " ".join(str(error).split())
+    if getattr(error, "errno", None) == errno.ENOSPC or "the disk is full" in said:
+        known = said if "the disk is full" in said else f"the disk is full ({said})"
+        return f"{known}; free some space, then resume or start again"
+    if type(error).__name__ == "Diverged":
+        return f"{said}: lower schedule.learning_rate, or look for broken examples"
+    return f"{type(error).__name__}: {said}"
+
+
+def _answer(run: Run, request: Request, writer: RunWriter) -> Result:
+    from trainer.device import choose_device, lock_name
+
+    device = choose_device(request.device)
+    queue = its_turn(
+        run,
+        lock_name(device),
+        on_wait=lambda who: writer.status(state="queued", activity=f"waiting for {who}"),
+        should_stop=writer.stop_requested,
+    )
+    with queue:
+        writer.status(state="running")
+        if isinstance(request, FineTuneRequest):
+            return _finetune(request, device, writer)
+        return _probe(request, writer)
+
+
+def _probe(request: ProbeRequest, writer: RunWriter) -> Result:
     from trainer.probe import Observer, run_probe
 
     def on_step(row: dict[str, Any]) -> None:
@@ -69,7 +113,46 @@ def _probe(request: ProbeRequest, writer: RunWriter) -> ProbeResult:
     return run_probe(request, observer)
 
 
+def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Result:
+    from trainer.finetune import Onlooker, run_finetune
+
+    total = 0
+
+    def on_total(num_steps: int) -> None:
+        nonlocal total
+        total = num_steps
+        writer.status(num_steps=num_steps)
+
+    def on_row(row: dict[str, Any]) -> None:
+        writer.metric(row)
+        if "validation_loss" not in row:
+            step = row["step"]
+            left = f", {row['seconds_left']:.0f} s left" if row.get("seconds_left") else ""
+            writer.status(step=step, activity=f"step {step} of {total}{left}")
+
+    onlooker = Onlooker(
+        on_activity=lambda text: writer.status(activity=text),
+        on_row=on_row,
+        on_num_steps=on_total,
+        should_stop=writer.stop_requested,
+    )
+    return run_finetune(request, writer.folder, device, onlooker)
+
+
+def _end(folder: Path) -> None:
+    """On SIGTERM stop at the end of the step; told so again, or in a step too long, at once."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop = folder / "stop"
+        if stop.exists():
+            raise _Ended
+        with contextlib.suppress(OSError):
+            stop.touch()
+
+    signal.signal(signal.SIGTERM, on_signal)
+
+
 if __name__ == "__main__":
     quiet_libraries()
-    signal.signal(signal.SIGTERM, _end)
+    _end(Path(sys.argv[1]))
     sys.exit(work(Path(sys.argv[1])))
