@@ -81,7 +81,7 @@ def _micro_step(
     hooks.on_phase("forward")
     batch = next(batches)
     hooks.on_inputs(batch)
-    with _saved_tensors(hooks), _autocast(plan, batch["input_ids"].device):
+    with _saved_tensors(hooks), autocast(plan, batch["input_ids"].device):
         outputs = training.model(**batch, use_cache=False)
         loss = outputs.loss / num_micro_steps
     if plan.keep_outputs:
@@ -105,7 +105,8 @@ def _saved_tensors(hooks: StepHooks) -> contextlib.AbstractContextManager[Any]:
     return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
 
 
-def _autocast(plan: FineTunePlan, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(plan: FineTunePlan, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return the autocast in which the plan's forward passes run, none where it has none."""
     if plan.autocast_dtype == "none":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[plan.autocast_dtype])
