@@ -265,3 +265,55 @@ def _watcher(job: _Job, step: int) -> Watcher:
         losses=[row["loss"] for row in trained],
         step_seconds=[row["step_seconds"] for row in trained],
     )
+
+
+def _save(job: _Job, training: Training) -> None:
+    """Put adapter or model, tokenizer and plan into ``model``, all at once or not at all."""
+    final, new = job.folder / "model", job.folder / ".model-new"
+    old = job.folder / ".model-old"
+    shutil.rmtree(new, ignore_errors=True)
+    training.model.save_pretrained(new, safe_serialization=True)
+    job.tokenizer.save_pretrained(new)
+    write_atomic(new / "plan.json", json.dumps(job.plan.to_document(), indent=2) + "\n")
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _result(
+    job: _Job,
+    training: Training,
+    trainer: PlannedTrainer,
+    watcher: Watcher,
+    comparison: Comparison | None,
+    seconds: float,
+) -> FineTuneResult:
+    device, state, best = job.device, trainer.state, watcher.best
+    on_cuda = device.type == "cuda"
+    median = statistics.median(watcher.step_seconds) if watcher.step_seconds else None
+    reserved = torch.cuda.max_memory_reserved(device) if on_cuda else None
+    return FineTuneResult(
+        plan=job.plan,
+        device="cuda" if on_cuda else "cpu",
+        device_name=torch.cuda.get_device_name(device) if on_cuda else "CPU",
+        data=job.data.summary,
+        learning_rate=training.optimizer.defaults["lr"],
+        total_steps=state.max_steps,
+        num_steps=state.global_step,
+        epochs=state.epoch or 0.0,
+        ended=watcher.ended,
+        stopped_early=watcher.ended == STOPPED,
+        first_loss=watcher.losses[0] if watcher.losses else None,
+        last_loss=watcher.losses[-1] if watcher.losses else None,
+        validations=tuple(watcher.validations),
+        best_step=best.step if best else None,
+        comparison=comparison,
+        step_seconds_median=median,
+        tokens_per_second=watcher.tokens_per_second,
+        seconds=seconds,
+        peak_reserved_bytes=reserved,
+        saved="adapter" if job.plan.uses_adapter else "model",
+        notes=tuple(job.notes),
+        software=software_versions(),
+    )

@@ -106,7 +106,7 @@ def _saved_tensors(hooks: StepHooks) -> contextlib.AbstractContextManager[Any]:
 
 
 def autocast(plan: FineTunePlan, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the plan's autocast on a device, which does nothing where the plan has none."""
+    """Return the autocast in which the plan's forward passes run, none where it has none."""
     if plan.autocast_dtype == "none":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[plan.autocast_dtype])

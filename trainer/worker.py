@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import signal
+import statistics
 import sys
 import traceback
+from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -117,6 +120,7 @@ def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Resul
     from trainer.finetune import Onlooker, run_finetune
 
     total = 0
+    seconds: deque[float] = deque(maxlen=50)
 
     def on_total(num_steps: int) -> None:
         nonlocal total
@@ -125,10 +129,12 @@ def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Resul
 
     def on_row(row: dict[str, Any]) -> None:
         writer.metric(row)
-        if "validation_loss" not in row:
-            step = row["step"]
-            left = f", {row['seconds_left']:.0f} s left" if row.get("seconds_left") else ""
-            writer.status(step=step, activity=f"step {step} of {total}{left}")
+        if "validation_loss" in row:
+            return
+        seconds.append(row["step_seconds"])
+        step = row["step"]
+        left = timedelta(seconds=round(statistics.median(seconds) * (total - step)))
+        writer.status(step=step, activity=f"step {step} of {total}, {left} left")
 
     onlooker = Onlooker(
         on_activity=lambda text: writer.status(activity=text),
