@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import runs
-from commands.shared import AsJson, Overrides, PlanFile, TrustRemoteCode, needed_result, show
+from commands import finetune, runs
+from commands.shared import AsJson, Device, Overrides, PlanFile, TrustRemoteCode, needed_result, show
 from estimator.problems import InputError
 
 if TYPE_CHECKING:
@@ -33,14 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(runs.app, name="runs")
-
-
-class Device(StrEnum):
-    """Where a probe runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+app.command()(finetune.finetune)
 
 
 class Format(StrEnum):

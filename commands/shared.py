@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,14 @@ TrustRemoteCode = Annotated[
 ]
 
 
+class Device(StrEnum):
+    """Where a probe runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 def needed_result(name: str) -> ProbeResult:
     """Return what a run found, where nothing can be done without it.
 
@@ -37,8 +46,13 @@ def needed_result(name: str) -> ProbeResult:
     """
     from trainer.runs import find_run
 
+    from trainer.results import ProbeResult
+
     run = find_run(name)
     result = run.result()
+    if result is not None and not isinstance(result, ProbeResult):
+        what = f"is a {result.kind}, and a report is about probes"
+        raise InputError(Problem(f"run {run.id}", what, fix="leave it out, or name a probe"))
     if result is None:
         status = run.status()
         what = f"is {status.state} and has no result"

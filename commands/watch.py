@@ -13,8 +13,10 @@ from rich.progress import Progress as Bar
 from reports.units import gib
 from trainer import launch
 from trainer.remote_code import warning
-from trainer.results import ProbeRequest, ProbeResult
-from trainer.runs import Run, RunStatus
+from trainer.requests import Request, Result
+from trainer.results import ProbeRequest
+from trainer.run_status import RunStatus
+from trainer.runs import Run
 
 
 class Progress:
@@ -70,7 +72,7 @@ class Outcome:
 
     run: Run
     status: RunStatus
-    result: ProbeResult | None
+    result: Result | None
 
     @classmethod
     def of(cls, run: Run) -> Outcome:
@@ -103,9 +105,22 @@ class Outcome:
 
 
 def run_probe(request: ProbeRequest) -> Outcome:
-    """Start a probe and watch it to its end; Ctrl-C stops it at the end of its step."""
-    run = launch.start_probe(request)
-    with Progress(f"{request.plan.method} probe") as progress:
+    """Start a probe and watch it to its end."""
+    return start_run(request)
+
+
+def start_run(request: Request) -> Outcome:
+    """Start a run and watch it to its end; Ctrl-C stops it at the end of its step."""
+    return _watched(launch.start(request), request)
+
+
+def resume_run(run: Run) -> Outcome:
+    """Take up a run that has ended, and watch it to its end as :func:`start_run` does."""
+    return _watched(launch.resume(run), run.request())
+
+
+def _watched(run: Run, request: Request) -> Outcome:
+    with Progress(f"{request.plan.method} {request.kind}") as progress:
         if request.trust_remote_code:
             progress.note(f"WARNING: {warning(request.plan.model)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from estimator.plan import FineTunePlan
+from reports import terminal_finetune
 from reports.terminal import readings
 from reports.units import duration, gib, number
 from reports.words import gpu_memory
+from trainer.finetune_results import FineTuneResult
 from trainer.machine import Machine
+from trainer.requests import command_of
+from trainer.results import ProbeResult
 from trainer.run_status import RunStatus
 from trainer.runs import Run
 
@@ -52,16 +57,23 @@ def run(run_: Run) -> RenderableType:
     if not status.is_final and status.pid:
         facts.add_row("process", str(status.pid))
     facts.add_row("folder", Text(str(run_.folder)))
+    facts.add_row("command", Text(shlex.join(command_of(run_.request(), _plan_path(run_)))))
     parts: list[RenderableType] = [Text(run_.id, style="bold"), facts]
     rows = run_.metrics(last=_NUM_ROWS)
     if rows:
         parts.append(_metrics(rows))
     result = run_.result()
-    if result:
+    if isinstance(result, ProbeResult):
         parts.append(readings([result]))
+    elif result:
+        parts.append(terminal_finetune.finetune(result, run_.folder))
     elif status.state == "failed" and run_.log_tail(1):
         parts += ["", Text("The end of its log", style="bold"), Text("\n".join(run_.log_tail(10)))]
     return Group(*parts)
+
+
+def _plan_path(run_: Run) -> str:
+    return str(run_.folder / "plan.json")
 
 
 def plan_differences(plans: Sequence[FineTunePlan]) -> dict[str, list[Any]]:
@@ -90,8 +102,15 @@ def side_by_side(found: Sequence[Run], differences: dict[str, list[Any]]) -> Ren
     for key, values in differences.items():
         table.add_row(key, *(escape(str(value)) for value in values))
     names = [Text(f"run {index}: {one.id}") for index, one in enumerate(found, start=1)]
-    results = [result for one in found if (result := one.result())]
-    return Group(*names, table, *([readings(results)] if results else []))
+    results = [one.result() for one in found]
+    probes = [result for result in results if isinstance(result, ProbeResult)]
+    finetunes = [result for result in results if isinstance(result, FineTuneResult)]
+    return Group(
+        *names,
+        table,
+        *([readings(probes)] if probes else []),
+        *([terminal_finetune.side_by_side(finetunes)] if finetunes else []),
+    )
 
 
 def machine(found: Machine) -> RenderableType:
@@ -129,7 +148,7 @@ def _metrics(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             str(row["step"]),
-            number(row.get("loss"), 4),
+            number(row.get("loss") or row.get("validation_loss"), 4),
             duration(row.get("step_seconds")),
             number(row.get("tokens_per_second"), 0),
             gib(row.get("peak_allocated_bytes")),
