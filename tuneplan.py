@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import finetune, runs
-from commands.shared import AsJson, Device, Overrides, PlanFile, TrustRemoteCode, needed_result, show
+from commands.shared import (
+    AsJson,
+    Device,
+    Overrides,
+    PlanFile,
+    TrustRemoteCode,
+    needed_result,
+    show,
+)
 from estimator.problems import InputError
 
 if TYPE_CHECKING:

@@ -21,8 +21,12 @@ def finetune(
     ] = None,
     *,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Train on this, in place of the "
-        "plan's data: a file, or a dataset of the Hub.")
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Train on this, in place of the plan's data: a file, or a dataset of the Hub.",
+        ),
     ] = None,
     validation: Annotated[
         str | None,
@@ -86,9 +90,7 @@ def _request(plan: Path | None, overrides: list[str] | None, **beside: Any) -> A
     return validate(FineTuneRequest, {"plan": chosen, **beside}, "finetune")
 
 
-def _ended_run(
-    name: str, plan: Path | None, overrides: list[str] | None, data: str | None
-) -> Run:
+def _ended_run(name: str, plan: Path | None, overrides: list[str] | None, data: str | None) -> Run:
     """Return the run to take up, which keeps its own plan and data.
 
     Raises:

@@ -67,9 +67,7 @@ def _facts(results: Sequence[FineTuneResult]) -> Table:
         "data": [_data(one) for one in results],
         "steps": [f"{one.num_steps} of {one.total_steps}: {one.ended}" for one in results],
         "learning rate": [f"{one.learning_rate:g}" for one in results],
-        "training loss": [
-            f"{number(one.first_loss)} → {number(one.last_loss)}" for one in results
-        ],
+        "training loss": [f"{number(one.first_loss)} → {number(one.last_loss)}" for one in results],
         "validation loss": [_validation(one) for one in results],
         "per step": [duration(one.step_seconds_median) for one in results],
         "tokens/s": [number(one.tokens_per_second, 0) for one in results],
@@ -130,5 +128,3 @@ def _samples(comparison: Comparison) -> RenderableType:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}…"
-
-

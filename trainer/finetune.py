@@ -6,31 +6,23 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from estimator.documents import read_text, write_atomic
-from estimator.models import ResolvedModel, resolve_model
-from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer import checkpoints
 from trainer.attention import chosen_attention
-from trainer.build import Training, build_training, prepare
-from trainer.device import choose_device, driver_used_bytes, limited_memory
+from trainer.build import Training
 from trainer.dryrun import software_versions
-from trainer.evaluate import evaluate, validation_loss
-from trainer.evaluation_results import Comparison, Evaluation, compare
-from trainer.examples import Example, open_examples, split_of
+from trainer.evaluate import evaluate, held_out_loss
+from trainer.evaluation_results import Comparison, Evaluation, HistoryPoint
+from trainer.finetune_job import Job, Onlooker, build, prepare_job
 from trainer.finetune_results import FineTuneRequest, FineTuneResult, Validation
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
-from trainer.skeleton import transformers_config
-from trainer.tokens import TokenizedData, collate, tokenize_data
 from trainer.training_loop import (
     SPARE_BYTES,
     PlannedTrainer,
@@ -38,47 +30,13 @@ from trainer.training_loop import (
     make_trainer,
     saved_bytes,
 )
-from trainer.untyped import transformers
-from trainer.weights import load_pretrained
+from trainer.verdict import compare
 
-NUM_REFERENCES = 20
-"""Held-out examples whose answers are written out before and after, for people to read."""
+STATE_BYTES_AT_MOST = 8
+"""Of an optimizer, per trained parameter: AdamW's two moments in fp32."""
 
-
-@dataclass(slots=True)
-class Onlooker:
-    """Who looks on while a fine-tune runs, and may ask it to stop.
-
-    ``on_state`` is told of changes to the run's status; ``on_activity`` of what is being done.
-    """
-
-    on_activity: Callable[[str], None]
-    on_row: Callable[[dict[str, Any]], None]
-    on_num_steps: Callable[[int], None]
-    should_stop: Callable[[], bool]
-
-
-@dataclass(slots=True)
-class _Job:
-    """One fine-tune on its way: everything that the stages below share."""
-
-    request: FineTuneRequest
-    folder: Path
-    device: torch.device
-    onlooker: Onlooker
-    facts: ResolvedModel
-    weights: Path
-    tokenizer: Any
-    data: TokenizedData
-    references: list[Example]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def plan(self) -> FineTunePlan:
-        return self.request.plan
-
-    def collate(self, rows: list[Any]) -> dict[str, torch.Tensor]:
-        return collate(rows, self.plan, self.tokenizer, full_length=False)
+STOPPED = "stopped on request"
+HAS_RANDOM_START = ("prompt_tuning", "prefix_tuning")
 
 
 def run_finetune(
@@ -98,9 +56,9 @@ def run_finetune(
         DiskFull: There is no room for a checkpoint.
     """
     started = time.perf_counter()
-    job = _prepare_job(request, folder, device, onlooker)
+    job = prepare_job(request, folder, device, onlooker)
     with chosen_attention(job.plan, device):
-        training = _build(job)
+        training = build(job)
         _check_disk(job, training)
         before = _before(job, training)
         trainer, watcher = _train(job, training)
@@ -112,61 +70,7 @@ def run_finetune(
     return _result(job, training, trainer, watcher, comparison, time.perf_counter() - started)
 
 
-def _prepare_job(
-    request: FineTuneRequest, folder: Path, device: torch.device, onlooker: Onlooker
-) -> _Job:
-    plan = request.plan
-    facts = resolve_model(plan.model)
-    weights = find_weights(plan.model, facts, onlooker.on_activity)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        weights, local_files_only=True, trust_remote_code=request.trust_remote_code
-    )
-    onlooker.on_activity("reading the data")
-    path = request.data_path or plan.data.path
-    if path is None:
-        fix = "name a file: --data FILE, or data.path in the plan"
-        raise InputError(Problem("--data", "a fine-tune needs examples", fix=fix))
-    source = open_examples(path, plan.data.format)
-    held_out = request.validation_path and open_examples(request.validation_path, plan.data.format)
-    data = tokenize_data(source, tokenizer, plan, folder / "tokens", validation=held_out or None)
-    if held_out:
-        references = held_out
-    else:
-        parts = ((split_of(one, plan.schedule), one) for one in source)
-        references = (one for part, one in parts if part == "validation")
-    return _Job(
-        request=request,
-        folder=folder,
-        device=device,
-        onlooker=onlooker,
-        facts=facts,
-        weights=weights,
-        tokenizer=tokenizer,
-        data=data,
-        references=list(islice(references, NUM_REFERENCES)) if len(data.validation) else [],
-    )
-
-
-def _build(job: _Job) -> Training:
-    job.onlooker.on_activity("loading the model")
-    torch.manual_seed(job.plan.schedule.seed)
-    config = transformers_config(
-        job.facts.config, job.plan.model, trust_remote_code=job.request.trust_remote_code
-    )
-    base = load_pretrained(job.weights, config, job.plan, job.device)
-    model = prepare(base, job.plan).to(job.device)
-    for adapter in getattr(model, "peft_config", {}).values():
-        adapter.base_model_name_or_path = _base_name(job)
-    return build_training(model, job.plan, on_cuda=job.device.type == "cuda")
-
-
-def _base_name(job: _Job) -> str:
-    """What a saved adapter calls its base: the Hub's id, or where the folder is."""
-    name = job.plan.model
-    return str(Path(name).resolve()) if Path(name).exists() else name
-
-
-def _check_disk(job: _Job, training: Training) -> None:
+def _check_disk(job: Job, training: Training) -> None:
     """Refuse now what would fill the disk in hours."""
     trained = sum(one.numel() for one in training.parameters)
     checkpoint = saved_bytes(training.model) + STATE_BYTES_AT_MOST * trained
@@ -180,45 +84,50 @@ def _check_disk(job: _Job, training: Training) -> None:
         raise InputError(Problem(str(job.folder), what, allowed, fix))
 
 
-STATE_BYTES_AT_MOST = 8
-"""Of an optimizer, per trained parameter: AdamW's two moments in fp32."""
-
-STOPPED = "stopped on request"
-
-
-def _before(job: _Job, training: Training) -> Evaluation | None:
+def _before(job: Job, training: Training) -> Evaluation | None:
     """The model as it was; measured once, also where the run is taken up again."""
-    if not len(job.data.validation):
+    if job.data.validation is None:
         return None
     file = job.folder / "before.json"
     if file.exists():
         return Evaluation.model_validate_json(read_text(file))
-    found = _evaluate(job, training, "before training")
+    found = _evaluate(job, training, "before training", is_before=True)
     write_atomic(file, found.model_dump_json(indent=2) + "\n")
     return found
 
 
-def _evaluate(job: _Job, training: Training, when: str) -> Evaluation:
+def _evaluate(job: Job, training: Training, when: str, *, is_before: bool = False) -> Evaluation:
     job.onlooker.on_activity(f"evaluating {when}")
     return evaluate(
         training.model,
         job.tokenizer,
-        job.data.validation,
+        job.data.validation or [],
         job.references,
         job.plan,
         job.device,
         seed=job.plan.schedule.seed,
+        without_adapter=is_before and job.plan.method in HAS_RANDOM_START,
         on_progress=lambda text: job.onlooker.on_activity(f"evaluating {when}: {text}"),
     )
 
 
-def _after(job: _Job, training: Training, before: Evaluation, watcher: Watcher) -> Comparison:
+def _after(job: Job, training: Training, before: Evaluation, watcher: Watcher) -> Comparison:
     after = _evaluate(job, training, "after training")
-    history = [(one.step, one.loss) for one in watcher.validations]
-    return compare(before, after, history, training_losses=watcher.losses)
+    best = watcher.best
+    rows = Run(job.folder).metrics()
+    history = [
+        HistoryPoint(
+            step=row["step"],
+            training_loss=row.get("loss"),
+            validation_loss=row.get("validation_loss"),
+        )
+        for row in rows
+        if best is None or row["step"] <= best.step  # what is kept is the best step's
+    ]
+    return compare(before, after, history)
 
 
-def _train(job: _Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
+def _train(job: Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
     checkpoint, notes = checkpoints.newest_whole(folder)
@@ -231,7 +140,7 @@ def _train(job: _Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
         train_rows=job.data.train,
         collate=job.collate,
         tokenizer=job.tokenizer,
-        has_validation=len(job.data.validation) > 0,
+        has_validation=job.data.validation is not None,
         folder=folder,
         device=job.device,
         watcher=watcher,
@@ -241,20 +150,21 @@ def _train(job: _Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
     return trainer, watcher
 
 
-def _watcher(job: _Job, step: int) -> Watcher:
+def _watcher(job: Job, step: int) -> Watcher:
     """A watcher that knows what was seen up to a step, before the run was taken up again."""
     rows = []
     if step or (job.folder / "metrics.jsonl").exists():
         RunWriter(job.folder).rewind(step)
         rows = Run(job.folder).metrics()
 
-    def loss(model: Any) -> float:
+    def loss(model: Any) -> float | None:
         job.onlooker.on_activity("validating")
-        return validation_loss(model, job.data.validation, job.plan, job.tokenizer, job.device)
+        return held_out_loss(model, job.data.validation or [], job.plan, job.device)
 
     trained = [row for row in rows if "validation_loss" not in row]
     return Watcher(
         on_row=job.onlooker.on_row,
+        on_num_steps=job.onlooker.on_num_steps,
         should_stop=job.onlooker.should_stop,
         validation_loss=loss,
         validations=[
@@ -264,10 +174,11 @@ def _watcher(job: _Job, step: int) -> Watcher:
         ],
         losses=[row["loss"] for row in trained],
         step_seconds=[row["step_seconds"] for row in trained],
+        tokens_per_second=[row["tokens_per_second"] for row in trained],
     )
 
 
-def _save(job: _Job, training: Training) -> None:
+def _save(job: Job, training: Training) -> None:
     """Put adapter or model, tokenizer and plan into ``model``, all at once or not at all."""
     final, new = job.folder / "model", job.folder / ".model-new"
     old = job.folder / ".model-old"
@@ -282,7 +193,7 @@ def _save(job: _Job, training: Training) -> None:
 
 
 def _result(
-    job: _Job,
+    job: Job,
     training: Training,
     trainer: PlannedTrainer,
     watcher: Watcher,
@@ -291,7 +202,6 @@ def _result(
 ) -> FineTuneResult:
     device, state, best = job.device, trainer.state, watcher.best
     on_cuda = device.type == "cuda"
-    median = statistics.median(watcher.step_seconds) if watcher.step_seconds else None
     reserved = torch.cuda.max_memory_reserved(device) if on_cuda else None
     return FineTuneResult(
         plan=job.plan,
@@ -309,11 +219,15 @@ def _result(
         validations=tuple(watcher.validations),
         best_step=best.step if best else None,
         comparison=comparison,
-        step_seconds_median=median,
-        tokens_per_second=watcher.tokens_per_second,
+        step_seconds_median=_median(watcher.step_seconds),
+        tokens_per_second=_median(watcher.tokens_per_second),
         seconds=seconds,
         peak_reserved_bytes=reserved,
         saved="adapter" if job.plan.uses_adapter else "model",
         notes=tuple(job.notes),
         software=software_versions(),
     )
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None

@@ -23,7 +23,7 @@ from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
-from trainer.examples import read_examples
+from trainer.examples import open_examples
 from trainer.machine import describe_machine
 from trainer.finetune_results import FineTuneRequest
 from trainer.requests import Request
@@ -33,6 +33,7 @@ from trainer.runs import Run
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PROGRESS = "progress: "
+_EXAMPLES_LOOKED_AT = 10_000
 TERM_SECONDS = 3.0
 """How long a worker has between being told to end and being killed."""
 
@@ -122,10 +123,11 @@ def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
 def _check(request: Request) -> None:
     """Find now what the worker would find wrong in half a minute."""
     problems: list[Problem] = []
-    data_path = request.data_path or request.plan.data.path
+    plan = request.plan
+    data_path = request.data_path or plan.data.path
     for check in (
-        lambda: resolve_model(request.plan.model),
-        lambda: read_examples(Path(data_path)) if data_path else None,
+        lambda: resolve_model(plan.model),
+        lambda: _look_at(data_path, plan.data.format) if data_path else None,
     ):
         try:
             check()
@@ -137,6 +139,11 @@ def _check(request: Request) -> None:
         problems.append(Problem("device", what, "auto, cpu", fix))
     if problems:
         raise InputError(problems)
+
+
+def _look_at(data_path: str, data_format: str) -> None:
+    """Read the first examples: enough to see at once that a file is not what it should be."""
+    open_examples(data_path, data_format).check(_EXAMPLES_LOOKED_AT)
 
 
 def stop(run: Run, *, grace_seconds: float = 30) -> RunStatus:
@@ -198,7 +205,7 @@ def dry_run(
     """
     if known := find_dry_run(plan, device):
         return known
-    status, answer, log = _run_worker(
+    status, answer, log = run_worker(
         module, json.dumps({"plan": plan.to_document(), "device": device}), on_progress
     )
     if status == 0:
@@ -215,7 +222,7 @@ def dry_run(
     raise WorkerFailed(f"the dry run of {plan.model} {reason}{said}", log)
 
 
-def _run_worker(
+def run_worker(
     module: str, question: str, progress: Callable[[str], None] | None
 ) -> tuple[int, str, list[str]]:
     """Return a worker's exit status, its answer on stdout and the end of its log on stderr."""

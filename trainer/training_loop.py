@@ -46,11 +46,13 @@ class Watcher:
     """
 
     on_row: Callable[[dict[str, Any]], None]
+    on_num_steps: Callable[[int], None]
     should_stop: Callable[[], bool]
     validation_loss: Callable[[Any], float | None]
     validations: list[Validation] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
+    tokens_per_second: list[float] = field(default_factory=list)
     num_tokens: int = 0
     ended: str = "all steps taken"
 
@@ -141,6 +143,9 @@ class _Callback(transformers.TrainerCallback):
         self.began = self.saved = time.monotonic()
         self.took = 0.0
 
+    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        self.watcher.on_num_steps(state.max_steps)
+
     def on_step_begin(self, args: Any, *_: Any, **__: Any) -> None:
         self.began = time.monotonic()
         self.watcher.num_tokens = 0
@@ -170,12 +175,13 @@ class _Callback(transformers.TrainerCallback):
             "learning_rate": logs.get("learning_rate"),
             "gradient_norm": _finite(logs.get("grad_norm")),
             "step_seconds": self.took,
-            "tokens_per_second": watcher.num_tokens / self.took if self.took else None,
+            "tokens_per_second": watcher.num_tokens / self.took,
             "peak_allocated_bytes": peak,
         }
         watcher.on_row(row)
         watcher.losses.append(loss)
         watcher.step_seconds.append(self.took)
+        watcher.tokens_per_second.append(row["tokens_per_second"])
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {state.global_step}")
 
