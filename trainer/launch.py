@@ -169,7 +169,7 @@ def dry_run(
     """
     if known := find_dry_run(plan, device):
         return known
-    status, answer, log = _run_worker(
+    status, answer, log = run_worker(
         module, json.dumps({"plan": plan.to_document(), "device": device}), on_progress
     )
     if status == 0:
@@ -186,7 +186,7 @@ def dry_run(
     raise WorkerFailed(f"the dry run of {plan.model} {reason}{said}", log)
 
 
-def _run_worker(
+def run_worker(
     module: str, question: str, progress: Callable[[str], None] | None
 ) -> tuple[int, str, list[str]]:
     """Return a worker's exit status, its answer on stdout and the end of its log on stderr."""
