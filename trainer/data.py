@@ -1,95 +1,81 @@
-"""Examples → batches of tokens, every one of the plan's full shape."""
+"""Rows of tokens → batches of tensors, in the shapes that training, probe and dry run take."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 
 from estimator.plan import FineTunePlan
-from estimator.problems import InputError, Problem
-from trainer.examples import Example
 from trainer.step import Batch
+from trainer.token_rows import TokenRow, TokenRows
+from trainer.tokens import IGNORED
 
-IGNORED = -100
-"""The label of a token that the loss leaves out (PyTorch's cross entropy ignores it)."""
 
+def collate(
+    rows: Sequence[TokenRow], plan: FineTunePlan, tokenizer: Any, *, full_length: bool
+) -> Batch:
+    """Return rows as one batch of tensors on the CPU.
 
-def example_batches(
-    examples: list[Example], tokenizer: Any, plan: FineTunePlan, device: torch.device
-) -> Iterator[Batch]:
-    """Yield batches of examples for ever, all of shape (micro_batch_size, seq_len).
-
-    Prompts are not learned. Packed, examples follow each other until a row is full; padded, each
-    row is one example, cut at ``seq_len``, and an attention mask is passed.
+    Packed rows are all ``seq_len`` long. Padded ones are filled up on the right, with an attention
+    mask that says so; the loss leaves the filling out.
 
     Args:
-        examples: At least one.
-        tokenizer: Hugging Face's, with an end-of-sequence token.
-        plan: Tells the shape and whether rows are padded.
-        device: Where the batches go.
-
-    Raises:
-        InputError: No example fits its prompt into ``seq_len``.
+        rows: Of a :class:`TokenRows`, at least one.
+        plan: Tells ``seq_len`` and whether rows are padded.
+        tokenizer: Hugging Face's; its padding token fills up, or its end of sequence.
+        full_length: Fill up to ``seq_len``, the shape that a dry run reads, rather than to the
+            longest of these rows.
     """
-    tokens = [_tokens(example, tokenizer) for example in examples]
-    if plan.padded:
-        tokens = [(ids, labels) for ids, labels in tokens if _is_learned(labels, plan.seq_len)]
-    if not tokens:
-        what = f"every prompt is longer than {plan.seq_len} tokens: nothing is left to learn"
-        raise InputError(Problem("seq_len", what, fix="raise seq_len, or shorten the prompts"))
-    rows = _padded(tokens, plan.seq_len) if plan.padded else _packed(tokens, plan.seq_len)
-    while True:
-        chosen = list(itertools.islice(rows, plan.micro_batch_size))
-        columns = [torch.tensor(column, device=device) for column in zip(*chosen, strict=True)]
-        names = ("input_ids", "labels", "attention_mask")
-        batch: Batch = dict(zip(names, columns, strict=False))
-        if bool((batch["labels"] != IGNORED).any()):
-            yield batch
+    if not plan.padded:
+        return {
+            "input_ids": torch.tensor([row["input_ids"] for row in rows]),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+    lengths = [len(row["input_ids"]) for row in rows]
+    length = plan.seq_len if full_length else max(lengths)
+    filler = _filler(tokenizer)
+    return {
+        "input_ids": torch.tensor([_filled(row["input_ids"], length, filler) for row in rows]),
+        "labels": torch.tensor([_filled(row["labels"], length, IGNORED) for row in rows]),
+        "attention_mask": torch.tensor([_filled([1] * size, length, 0) for size in lengths]),
+    }
 
 
-def _tokens(example: Example, tokenizer: Any) -> tuple[list[int], list[int]]:
-    prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
-    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
-    if tokenizer.eos_token_id is not None:
-        completion = [*completion, tokenizer.eos_token_id]
-    return prompt + completion, [IGNORED] * len(prompt) + completion
+def _filler(tokenizer: Any) -> int:
+    if tokenizer.pad_token_id is not None:
+        return tokenizer.pad_token_id
+    return tokenizer.eos_token_id or 0
 
 
-def _is_learned(labels: list[int], seq_len: int) -> bool:
-    """Whether a row of this length would hold any of the completion."""
-    return any(label != IGNORED for label in labels[:seq_len])
+def _filled(values: list[int], length: int, filler: int) -> list[int]:
+    return values + [filler] * (length - len(values))
 
 
-def _packed(
-    tokens: list[tuple[list[int], list[int]]], seq_len: int
-) -> Iterator[tuple[list[int], list[int]]]:
-    stream = zip(
-        itertools.cycle(_flat(ids for ids, _ in tokens)),
-        itertools.cycle(_flat(labels for _, labels in tokens)),
-        strict=True,
-    )
-    while True:
-        ids, labels = zip(*itertools.islice(stream, seq_len), strict=True)
-        yield list(ids), list(labels)
+def endless_batches(
+    dataset: TokenRows,
+    plan: FineTunePlan,
+    tokenizer: Any,
+    device: torch.device,
+    *,
+    full_length: bool,
+) -> Iterator[Batch]:
+    """Yield batches of ``micro_batch_size`` rows for ever, in the rows' own order.
 
-
-def _flat(lists: Iterable[list[int]]) -> list[int]:
-    return list(itertools.chain.from_iterable(lists))
-
-
-def _padded(
-    tokens: list[tuple[list[int], list[int]]], seq_len: int
-) -> Iterator[tuple[list[int], list[int], list[int]]]:
-    for ids, labels in itertools.cycle(tokens):
-        missing = max(0, seq_len - len(ids))
-        yield (
-            ids[:seq_len] + [0] * missing,
-            labels[:seq_len] + [IGNORED] * missing,
-            [1] * (seq_len - missing) + [0] * missing,
-        )
+    Args:
+        dataset: At least one row.
+        plan: Tells the shape.
+        tokenizer: Hugging Face's.
+        device: Where the batches go.
+        full_length: As :func:`collate` takes it: the peak's shape, or the data's own.
+    """
+    for start in count(0, plan.micro_batch_size):
+        chosen = range(start, start + plan.micro_batch_size)
+        rows = [dataset[index % len(dataset)] for index in chosen]
+        batch = collate(rows, plan, tokenizer, full_length=full_length)
+        yield {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def random_batches(plan: FineTunePlan, vocab_size: int, device: torch.device) -> Iterator[Batch]:

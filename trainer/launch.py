@@ -23,7 +23,7 @@ from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
-from trainer.examples import read_examples
+from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.machine import describe_machine
 from trainer.results import ProbeRequest
 from trainer.runs import Run, RunStatus, create_run, record_worker
@@ -93,10 +93,11 @@ def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
 def _check(request: ProbeRequest) -> None:
     """Find now what the worker would find wrong in half a minute."""
     problems: list[Problem] = []
-    data_path = request.data_path or request.plan.data.path
+    data = request.plan.data
+    data_path = request.data_path or data.path
     for check in (
         lambda: resolve_model(request.plan.model),
-        lambda: read_examples(Path(data_path)) if data_path else None,
+        lambda: open_examples(data_path, data.format).check(PROBE_EXAMPLES) if data_path else None,
     ):
         try:
             check()
