@@ -44,9 +44,8 @@ def needed_result(name: str) -> ProbeResult:
     Raises:
         InputError: There is no such run, or it has found nothing (yet).
     """
-    from trainer.runs import find_run
-
     from trainer.results import ProbeResult
+    from trainer.runs import find_run
 
     run = find_run(name)
     result = run.result()

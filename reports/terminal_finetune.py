@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich import box
@@ -45,7 +45,7 @@ def finetune(result: FineTuneResult, folder: Path) -> RenderableType:
         parts += ["", Text(result.comparison.sentence, style="bold")]
         parts += [Text(f"Note: {warning}") for warning in result.comparison.warnings]
         parts += [_before_and_after(result.comparison), _samples(result.comparison)]
-    parts += [Text(f"Note: {note}") for note in (*result.data.notes, *result.notes)]
+    parts += [Text(f"Note: {note}") for note in (*_data_notes(result), *result.notes)]
     if result.out_of_memory:
         parts.append(out_of_memory(result.out_of_memory))
     if result.saved:
@@ -83,6 +83,19 @@ def _facts(results: Sequence[FineTuneResult]) -> Table:
 def _data(result: FineTuneResult) -> str:
     data = result.data
     return f"{data.name}: {count(data.num_train)} to train, {count(data.num_validation)} held out"
+
+
+def _data_notes(result: FineTuneResult) -> Iterator[str]:
+    """What became of the examples that are not trained on whole."""
+    data = result.data
+    if data.num_truncated:
+        yield (
+            f"{count(data.num_truncated)} examples are longer than seq_len "
+            f"({data.longest_example}: {count(data.longest_example_tokens)} tokens) and were cut; "
+            f"{count(data.num_tokens_cut)} tokens are lost"
+        )
+    for reason, number_left_out in data.left_out.items():
+        yield f"{count(number_left_out)} examples were left out: {reason}"
 
 
 def _validation(result: FineTuneResult) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os.path
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -98,7 +97,8 @@ def _start(
     # <think> that its answers do not keep.
     plain = _text(before, template, special_tokens)
     if text.startswith(plain):
-        return len(os.path.commonprefix([prompt, text]))
+        pairs = enumerate(zip(prompt, text, strict=False))
+        return next((at for at, (one, other) in pairs if one != other), len(plain))
     raise _unsplittable()
 
 

@@ -38,6 +38,8 @@ MAX_NAMED_PROBLEMS = 20
 PROBE_EXAMPLES = 10_000
 """How many examples a probe reads at most: its few steps take far fewer."""
 
+Files = tuple[tuple[Path, FileKind], ...]
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+(/[\w.-]+)?)?")
 
 
@@ -76,7 +78,7 @@ class ExampleSource:
     """
 
     name: str
-    files: tuple[tuple[Path, FileKind], ...]
+    files: Files
     columns: Columns
     ignored_columns: tuple[str, ...] = ()
     _fingerprint: str = field(default="", repr=False)
@@ -178,7 +180,7 @@ def open_examples(source: str, format: str = "auto") -> ExampleSource:  # noqa: 
         InputError: There is no such file or dataset, it is of no known kind, it holds no row, or
             no row has the columns of a format.
     """
-    files = tuple((path, file_kind(path)) for path in _paths(source))
+    files: Files = tuple((path, file_kind(path)) for path in _paths(source))
     names: tuple[str, ...] = ()
     broken: list[Problem] = []
     for where, row in _all_rows(files):
@@ -219,7 +221,7 @@ def _paths(source: str) -> list[Path]:
 _FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 
 
-def _all_rows(files: tuple[tuple[Path, FileKind], ...]) -> Iterator[tuple[str, Row]]:
+def _all_rows(files: Files) -> Iterator[tuple[str, Row]]:
     for path, kind in files:
         for row in read_rows(path, kind):
             yield place(path, kind, row.number), row

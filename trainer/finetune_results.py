@@ -8,9 +8,9 @@ from pydantic import Field
 
 from estimator.plan import FineTunePlan
 from estimator.records import Record
+from trainer.data_summary import DataSummary
 from trainer.evaluation_results import Comparison
 from trainer.results import Device, OutOfMemory
-from trainer.tokenized import DataSummary
 
 
 class FineTuneRequest(Record):

@@ -23,9 +23,9 @@ from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
-from trainer.examples import open_examples
-from trainer.machine import describe_machine
+from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_results import FineTuneRequest
+from trainer.machine import describe_machine
 from trainer.requests import Request
 from trainer.run_status import RunStatus
 from trainer.run_writer import again, create_run, record_worker
@@ -33,7 +33,6 @@ from trainer.runs import Run
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PROGRESS = "progress: "
-_EXAMPLES_LOOKED_AT = 10_000
 TERM_SECONDS = 3.0
 """How long a worker has between being told to end and being killed."""
 
@@ -123,11 +122,11 @@ def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
 def _check(request: Request) -> None:
     """Find now what the worker would find wrong in half a minute."""
     problems: list[Problem] = []
-    plan = request.plan
-    data_path = request.data_path or plan.data.path
+    data = request.plan.data
+    data_path = request.data_path or data.path
     for check in (
-        lambda: resolve_model(plan.model),
-        lambda: _look_at(data_path, plan.data.format) if data_path else None,
+        lambda: resolve_model(request.plan.model),
+        lambda: open_examples(data_path, data.format).check(PROBE_EXAMPLES) if data_path else None,
     ):
         try:
             check()
@@ -139,11 +138,6 @@ def _check(request: Request) -> None:
         problems.append(Problem("device", what, "auto, cpu", fix))
     if problems:
         raise InputError(problems)
-
-
-def _look_at(data_path: str, data_format: str) -> None:
-    """Read the first examples: enough to see at once that a file is not what it should be."""
-    open_examples(data_path, data_format).check(_EXAMPLES_LOOKED_AT)
 
 
 def stop(run: Run, *, grace_seconds: float = 30) -> RunStatus:

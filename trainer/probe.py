@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,16 +24,17 @@ from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.attention import chosen_attention
 from trainer.build import build_training, prepare
-from trainer.data import example_batches, random_batches
+from trainer.data import endless_batches, random_batches
 from trainer.device import Limits, choose_device, driver_used_bytes, limited_memory
 from trainer.dryrun import dry_run, software_versions
-from trainer.examples import read_examples
+from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.measure import Measurement, measure_steps
 from trainer.pickles import has_safetensors
 from trainer.remote_code import runs_code, warning
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
 from trainer.skeleton import build_skeleton, num_parameters, transformers_config
 from trainer.step import Batch
+from trainer.tokenized import tokenize_data
 from trainer.untyped import transformers
 from trainer.weights import fill_at_random, load_pretrained
 
@@ -178,7 +180,8 @@ def _batches(
     if path is None:
         vocab_size = config.get_text_config().vocab_size
         return random_batches(plan, vocab_size, device), "random tokens"
-    examples = read_examples(Path(path))
+    source = open_examples(path, plan.data.format)
+    source.check(PROBE_EXAMPLES)
     if facts.folder is None or not (facts.folder / "tokenizer_config.json").exists():
         what = f"there is no tokenizer on this machine for {plan.model}"
         fix = "set model to a folder with its tokenizer, or leave the data out"
@@ -186,8 +189,10 @@ def _batches(
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         facts.folder, local_files_only=True, trust_remote_code=request.trust_remote_code
     )
-    told = f"{len(examples)} examples of {Path(path).name}"
-    return example_batches(examples, tokenizer, plan, device), told
+    with tempfile.TemporaryDirectory() as folder:  # what is open in it can be read to the end
+        data = tokenize_data(source, tokenizer, plan, Path(folder), limit=PROBE_EXAMPLES)
+    told = f"{data.summary.num_examples:,} examples of {Path(path).name}"
+    return endless_batches(data.train, plan, tokenizer, device, full_length=True), told
 
 
 def _config(request: ProbeRequest, facts: ResolvedModel) -> Any:

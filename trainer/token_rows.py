@@ -131,6 +131,8 @@ class RowWriter:
 
     def _write(self) -> None:
         if self._rows:
-            columns = [pyarrow.array(column, _SCHEMA[0].type) for column in zip(*self._rows)]
+            columns = [
+                pyarrow.array(column, _SCHEMA[0].type) for column in zip(*self._rows, strict=True)
+            ]
             self._writer.write_batch(pyarrow.record_batch(columns, schema=_SCHEMA))
             self._rows, self._num_waiting = [], 0

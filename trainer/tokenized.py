@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from estimator.documents import write_atomic
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
-from estimator.records import Record
 from trainer.chat_template import TemplateProblem
-from trainer.example_formats import Example, ExampleFormat
+from trainer.data_summary import DataSummary
+from trainer.example_formats import Example
 from trainer.examples import MAX_NAMED_PROBLEMS, ExampleSource, Found
 from trainer.split import Side, Split
 from trainer.token_rows import RowWriter, TokenRows
@@ -30,56 +30,6 @@ _SUMMARY = "summary.json"
 _EXAMPLES_AT_ONCE = 512
 CUT_TO_NOTHING = "nothing of the answer lies within seq_len"
 NOTHING_LEARNED = "nothing to learn: a single token"
-
-
-class DataSummary(Record):
-    """What became of the examples: counts are of both sides together unless they say so.
-
-    Attributes:
-        name: The source, as it was named.
-        format: How its rows were read.
-        template: Which chat template was used, in words; None where none is needed.
-        num_examples: Read.
-        num_train: Of them to train on.
-        num_validation: Of them held out, or read from the source named for it.
-        num_train_rows: Rows of ``seq_len`` tokens where packed, of one example where padded.
-        num_validation_rows: The same of what is held out.
-        num_tokens: Of all examples, whole.
-        num_learned_tokens: In the rows.
-        num_truncated: Examples cut at ``seq_len``; packed ones go on in the next row.
-        num_tokens_cut: Tokens in no row.
-        left_out: Examples in no row, by reason.
-        longest_example_tokens: Before any cut.
-        longest_example: Where that one is.
-        fingerprint: SHA-256 of the source's content.
-    """
-
-    name: str
-    format: ExampleFormat
-    template: str | None
-    num_examples: int
-    num_train: int
-    num_validation: int
-    num_train_rows: int
-    num_validation_rows: int
-    num_tokens: int
-    num_learned_tokens: int
-    num_truncated: int
-    num_tokens_cut: int
-    left_out: dict[str, int]
-    longest_example_tokens: int
-    longest_example: str
-    fingerprint: str
-
-    @property
-    def num_left_out(self) -> int:
-        """Examples in no row."""
-        return sum(self.left_out.values())
-
-    @property
-    def tokens_per_example(self) -> float:
-        """The mean, before any cut."""
-        return self.num_tokens / self.num_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +193,7 @@ def _pass(
     counts = _Counts()
     filler = encoder.eos_token_id or 0
     sides: tuple[Side, ...] = ("train", "validation")
-    writers = {
+    writers: dict[Side, RowWriter] = {
         side: RowWriter(_rows_path(folder, side), plan.seq_len, padded=plan.padded, filler=filler)
         for side in sides
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from estimator.problems import InputError, Problem
-from trainer.chat_template import PLAIN_TEMPLATE, Rendered, TemplateProblem, opening, render
+from trainer.chat_template import PLAIN_TEMPLATE, Rendered, opening, render
 from trainer.example_formats import Example
 
 if TYPE_CHECKING:
