@@ -143,7 +143,7 @@ class _Callback(transformers.TrainerCallback):
         self.began = self.saved = time.monotonic()
         self.took = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
         self.watcher.on_num_steps(state.max_steps)
 
     def on_step_begin(self, args: Any, *_: Any, **__: Any) -> None:
@@ -152,7 +152,7 @@ class _Callback(transformers.TrainerCallback):
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(args.device)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, _state: Any, control: Any, **_: Any) -> None:
         if args.device.type == "cuda":
             torch.cuda.synchronize(args.device)
         self.took = time.monotonic() - self.began
@@ -162,7 +162,7 @@ class _Callback(transformers.TrainerCallback):
         elif time.monotonic() - self.saved > 60 * CHECKPOINT_MINUTES:
             control.should_save = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" not in logs:
             return
         loss, watcher = float(logs["loss"]), self.watcher
@@ -186,7 +186,7 @@ class _Callback(transformers.TrainerCallback):
             raise Diverged(f"the loss is {loss} at step {state.global_step}")
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any
+        self, _args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any
     ) -> None:
         if "eval_loss" not in metrics:
             return
