@@ -220,12 +220,12 @@ def _refused(repo_id: str, error: Any) -> InputError:
     because = f" ({said})" if said else ""
     if status == 401:
         return _problem(repo_id, f"the Hub does not accept the token{because}", fix=_LOG_IN)
+    if status in (402, 413, 429, 507) or (status == 403 and "limit" in said.lower()):
+        what = f"the Hub's limits do not allow it{because}"
+        return _problem(repo_id, what, fix="free some space there, wait, or push --public")
     if status == 403:
         fix = "push to an account of yours, with a token that may write (not a read token)"
         return _problem(repo_id, f"the token may not write there{because}", fix=fix)
-    if status in (402, 413, 429, 507):
-        what = f"the Hub's limits do not allow it (status {status}){because}"
-        return _problem(repo_id, what, fix="free some space there, wait, or push --public")
     if status == 404:
         return _problem(repo_id, f"is not there, or not yours{because}", fix="check its spelling")
     what = f"the Hub answered with status {status}{because}"
