@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import runs
+from commands import calibration, runs
 from commands.shared import AsJson, Overrides, PlanFile, TrustRemoteCode, needed_result, show
 from estimator.problems import InputError
 
@@ -33,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(runs.app, name="runs")
+app.add_typer(calibration.app, name="calibration")
 
 
 class Device(StrEnum):
@@ -79,13 +80,22 @@ def estimate(
     """Say how much GPU memory one training step needs, and which GPUs it fits."""
     from rich.console import Group
 
-    from commands.readings import read_plan, with_outlook
+    from commands.readings import read_calibrated, read_plan, with_outlook
     from estimator.plan import load_plan
-    from reports import terminal, terminal_fit, terminal_time
+    from reports import terminal, terminal_calibration, terminal_fit, terminal_time
 
     reading = read_plan(load_plan(plan, overrides or ()), by_dry_run=dry_run)
-    parts = terminal.estimate, terminal_time.outlook, terminal_fit.suggestions
-    show(with_outlook(reading), lambda: Group(*(part(reading) for part in parts)), as_json)
+    known = read_calibrated(reading)
+    show(
+        with_outlook(reading, known),
+        lambda: Group(
+            terminal.estimate(reading),
+            terminal_time.outlook(reading),
+            terminal_calibration.beside(known),
+            terminal_fit.suggestions(reading),
+        ),
+        as_json,
+    )
 
 
 @app.command()
