@@ -127,6 +127,14 @@ def evaluate(
     )
 
 
+def held_out_loss(
+    model: Any, rows: Rows, plan: FineTunePlan, device: torch.device
+) -> float | None:
+    """Return the validation loss of a model in training, and leave it exactly as it was."""
+    with _undisturbed(model, plan, device, plan.schedule.seed, without_adapter=False):
+        return text_loss(model, rows, plan, device).loss
+
+
 @contextlib.contextmanager
 def _undisturbed(
     model: Any, plan: FineTunePlan, device: torch.device, seed: int, without_adapter: bool
