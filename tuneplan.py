@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import finetune, runs
+from commands import calibration, finetune, runs
 from commands.shared import (
     AsJson,
     Device,
@@ -41,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(runs.app, name="runs")
+app.add_typer(calibration.app, name="calibration")
 app.command()(finetune.finetune)
 
 
@@ -80,13 +81,22 @@ def estimate(
     """Say how much GPU memory one training step needs, and which GPUs it fits."""
     from rich.console import Group
 
-    from commands.readings import read_plan, with_outlook
+    from commands.readings import read_calibrated, read_plan, with_outlook
     from estimator.plan import load_plan
-    from reports import terminal, terminal_fit, terminal_time
+    from reports import terminal, terminal_calibration, terminal_fit, terminal_time
 
     reading = read_plan(load_plan(plan, overrides or ()), by_dry_run=dry_run)
-    parts = terminal.estimate, terminal_time.outlook, terminal_fit.suggestions
-    show(with_outlook(reading), lambda: Group(*(part(reading) for part in parts)), as_json)
+    known = read_calibrated(reading)
+    show(
+        with_outlook(reading, known),
+        lambda: Group(
+            terminal.estimate(reading),
+            terminal_time.outlook(reading),
+            terminal_calibration.beside(known),
+            terminal_fit.suggestions(reading),
+        ),
+        as_json,
+    )
 
 
 @app.command()
@@ -202,8 +212,9 @@ def _outcomes(outcomes: list[Outcome]) -> RenderableType:
     from rich.text import Text
 
     from reports import terminal
+    from trainer.results import ProbeResult
 
-    results = [outcome.result for outcome in outcomes if outcome.result]
+    results = [one.result for one in outcomes if isinstance(one.result, ProbeResult)]
     failures = [Text(outcome.sentence) for outcome in outcomes if outcome.exit_status == 1]
     return Group(*([terminal.readings(results)] if results else []), *failures)
 

@@ -16,7 +16,7 @@ from estimator.documents import write_out
 from estimator.plan import load_plan
 from reports import html, terminal
 from reports.build import build_report
-from trainer.results import ProbeRequest
+from trainer.results import ProbeRequest, ProbeResult
 
 
 def run_demo(examples: Path, output: Path) -> bool:
@@ -51,7 +51,7 @@ def run_demo(examples: Path, output: Path) -> bool:
         )
         for method in METHODS
     ]
-    results = [outcome.result for outcome in outcomes if outcome.result]
+    results = [one.result for one in outcomes if isinstance(one.result, ProbeResult)]
     for outcome in outcomes:
         console.print(outcome.sentence, soft_wrap=True, markup=False)
 

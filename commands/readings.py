@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from commands.watch import Progress
+from estimator.calibration import Calibrated
 from estimator.compare import METHODS, compare_methods, under_method
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu
@@ -16,6 +17,7 @@ from estimator.other_peaks import read_other_peaks
 from estimator.plan import FineTunePlan
 from estimator.throughput import read_throughput
 from trainer import launch
+from trainer.lessons import calibrate_here
 
 
 def read_plan(plan: FineTunePlan, *, by_dry_run: bool = False) -> MemoryEstimate:
@@ -29,11 +31,17 @@ def read_plan(plan: FineTunePlan, *, by_dry_run: bool = False) -> MemoryEstimate
         return launch.dry_run(plan, on_progress=progress)
 
 
-def with_outlook(reading: MemoryEstimate) -> dict[str, Any]:
-    """Return a reading as plain JSON values, with how long its step takes and the other peaks."""
+def read_calibrated(reading: MemoryEstimate) -> Calibrated | None:
+    """Return a reading beside what probes on this machine's GPU make of it, None without any."""
+    return calibrate_here(reading, read_throughput(reading.plan))
+
+
+def with_outlook(reading: MemoryEstimate, known: Calibrated | None = None) -> dict[str, Any]:
+    """Return a reading as plain JSON values, with its time, the other peaks and its calibration."""
     time, other_peaks = read_throughput(reading.plan), read_other_peaks(reading)
     outlook = {"time": time.to_document(), "other_peaks": other_peaks.to_document()}
-    return reading.to_document() | outlook
+    calibration = {"calibration": known.to_document() if known else None}
+    return reading.to_document() | outlook | calibration
 
 
 def read_methods(plan: FineTunePlan, gpus: tuple[Gpu, ...]) -> list[MemoryEstimate]:

@@ -102,9 +102,10 @@ def calibrate(
 
     The context is a constant of GPU and driver. The offsets are constants of workspaces and of
     what loading leaves behind, which depends on how weights are stored: lessons with the plan's
-    ``quantization`` alone are taken where there are any. Time also depends on the attention
-    kernel. Nothing is fitted to sizes: an estimate is moved, not scaled, but for the cache of a
-    reading that has replayed none. Known error: docs/calibration.md.
+    ``quantization`` alone teach them. Time also depends on the attention kernel. Lessons of
+    another kind do not stand in: with published rows they made estimates worse. Nothing is fitted
+    to sizes: an estimate is moved, not scaled, but for the cache of a reading that has replayed
+    none. Known error: docs/calibration.md.
 
     Args:
         lessons: In any order.
@@ -121,9 +122,8 @@ def calibrate(
     chosen = sorted(own or alike, key=lambda one: (one.made_on, one.id))
     if not chosen:
         return None
-    notes: list[str] = []
-    stored = _prefer(chosen, plan, _stored_alike, "quantization", notes)
-    timed = _prefer(stored, plan, _computed_alike, "attention", notes)
+    stored = _like(chosen, plan, _stored_alike)
+    timed = _like(stored, plan, _computed_alike)
     found = {
         "context_bytes": _figure(one.measured.context_bytes for one in chosen),
         "allocated_offset_bytes": _figure(map(_allocated_offset, stored)),
@@ -143,27 +143,22 @@ def calibrate(
         newest=max(dates),
         oldest=min(dates),
         lessons=tuple(one.id for one in chosen),
-        notes=(*notes, *_age(dates, today), *_disagreements(found), *_origin(chosen, own)),
+        notes=(
+            *_gaps(stored, timed, plan),
+            *_age(dates, today),
+            *_disagreements(found),
+            *_origin(chosen, own),
+        ),
         **found,
     )
 
 
-def _prefer(
+def _like(
     lessons: list[Lesson],
     plan: FineTunePlan | None,
     is_alike: Callable[[Lesson, FineTunePlan], bool],
-    key: str,
-    notes: list[str],
 ) -> list[Lesson]:
-    """Return the lessons that are like the plan, all of them where none is."""
-    if plan is None:
-        return lessons
-    alike = [one for one in lessons if is_alike(one, plan)]
-    if not alike:
-        notes.append(
-            f"No lesson has the plan's {key} ({getattr(plan, key)}): those of others stand in."
-        )
-    return alike or lessons
+    return [one for one in lessons if plan is None or is_alike(one, plan)]
 
 
 def _stored_alike(lesson: Lesson, plan: FineTunePlan) -> bool:
@@ -215,6 +210,18 @@ def _time_factor(one: Lesson) -> float | None:
     return one.step_seconds / one.model_step_seconds
 
 
+def _gaps(stored: list[Lesson], timed: list[Lesson], plan: FineTunePlan | None) -> list[str]:
+    """Say what no lesson is like the plan enough to teach."""
+    if plan is None:
+        return []
+    kind = f"{plan.quantization} quantization"
+    if not stored:
+        return [f"No lesson has {kind}: of this plan only the CUDA context is known."]
+    if not timed:
+        return [f"No lesson has {kind} and {plan.attention} attention: the time stays the model's."]
+    return []
+
+
 def _age(dates: list[date], today: date) -> list[str]:
     old = sum(one < today - timedelta(days=STALE_DAYS) for one in dates)
     if not old:
@@ -258,7 +265,8 @@ def apply(calibration: Calibration, estimate: MemoryEstimate, time: Throughput) 
 
     Allocated is moved by the offset of the estimate's own reading. A dry run's reserved is moved
     by its offset; a formula has replayed no allocator, so its reserved is the calibrated allocated
-    times the measured cache share. The total is that and the measured context.
+    times the measured cache share. The total is reserved, calibrated where it can be, and the
+    measured context.
     """
     is_dry = estimate.basis == "dry-run"
     offset = calibration.allocated_offset_bytes if is_dry else calibration.formula_offset_bytes
@@ -268,11 +276,13 @@ def apply(calibration: Calibration, estimate: MemoryEstimate, time: Throughput) 
     reserved = _reserved(calibration, estimate, sizes.get("allocated"))
     if reserved:
         sizes["reserved"] = reserved
-        if calibration.context_bytes:
-            sizes["total"] = _sum(reserved, calibration.context_bytes)
+    plain = _plain(estimate)
+    held = reserved or estimate.bands.get("reserved")
+    if held and calibration.context_bytes:
+        sizes["total"] = _sum(held, calibration.context_bytes)
     factor = calibration.time_factor
     return Calibrated(
-        plain_bytes=_plain(estimate),
+        plain_bytes=plain,
         calibrated_bytes=sizes,
         plain_fits=estimate.fit(estimate.plan.gpu_spec).fits,
         calibrated_fits=_fits(estimate, sizes, offset, calibration.context_bytes),

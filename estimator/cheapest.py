@@ -1,41 +1,17 @@
-"""What GPUs cost by the hour, and which of those that fit a plan is the cheapest."""
+"""Which of the GPUs that fit a plan is the cheapest."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from estimator.estimate import Fits, GpuFit
+from estimator.prices_gpu import GpuPrice, gpu_prices
 from estimator.records import Record
 
-_TABLE = Path(__file__).with_name("data") / "gpu_prices.csv"
-
-
-@dataclass(frozen=True, slots=True)
-class GpuPrice:
-    """What somebody asked for a GPU on a day.
-
-    ``min_gpus`` is how many must be rented together; ``usd_per_hour`` is what that costs.
-    """
-
-    gpu: str
-    provider: str
-    tier: str
-    usd_per_gpu_hour: Decimal
-    min_gpus: int
-    checked_at: date
-    source: str
-
-    @property
-    def usd_per_hour(self) -> Decimal:
-        """What is paid for an hour, even where one GPU of several is used."""
-        return self.usd_per_gpu_hour * self.min_gpus
+__all__ = ["GpuOffer", "GpuPrice", "cheapest_gpus", "gpu_prices"]
 
 
 class GpuOffer(Record):
@@ -56,25 +32,6 @@ class GpuOffer(Record):
     checked_at: date | None = None
     source: str | None = None
     confirmed_by: Literal["dry-run"] | None = None
-
-
-@cache
-def gpu_prices() -> tuple[GpuPrice, ...]:
-    """Return every price of the catalogue."""
-    with _TABLE.open(encoding="utf-8", newline="") as stream:
-        return tuple(_price(row) for row in csv.DictReader(stream))
-
-
-def _price(row: dict[str, str]) -> GpuPrice:
-    return GpuPrice(
-        gpu=row["gpu"],
-        provider=row["provider"],
-        tier=row["tier"],
-        usd_per_gpu_hour=Decimal(row["usd_per_gpu_hour"]),
-        min_gpus=int(row["min_gpus"]),
-        checked_at=date.fromisoformat(row["checked_at"]),
-        source=row["source"],
-    )
 
 
 def cheapest_gpus(fits: Iterable[GpuFit]) -> list[GpuOffer]:

@@ -9,7 +9,7 @@ from estimator.gpus import Gpu, common_gpus
 from estimator.memory import NoFormula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
-from pages.ui import charts, fit, readings, show, time
+from pages.ui import calibrated, charts, fit, readings, show, time
 from pages.ui.navigation import PROVE, ensure_routed
 from pages.ui.plan_form import METHODS, ask_plan
 from pages.ui.state import carried
@@ -141,6 +141,7 @@ def show_headline(plan: FineTunePlan, rows: list[MemoryEstimate]) -> None:
     name = show.method_name(plan.method)
     st.markdown(f"**{name} on {plan.gpu_spec.name}:** {show.verdict(best.fit(plan.gpu_spec))}")
     time.time_line(best)
+    calibrated.beside(best)
     show_bands(best)
 
 

@@ -49,7 +49,7 @@ def time_sentence(time: Throughput) -> str:
     if time.hours is None:
         return f"{sentence}. The whole run's time needs data.num_examples in the plan."
     return (
-        f"{sentence}; {time.num_steps:,} steps take {_ranged(time.hours, _hours)}, loading and "
+        f"{sentence}; {time.num_steps:,} steps take {_ranged(time.hours, hours)}, loading and "
         "evaluation aside."
     )
 
@@ -63,8 +63,8 @@ def _rate(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _hours(value: float) -> str:
-    """Two digits, in the unit that people would plan in."""
+def hours(value: float) -> str:
+    """Return a time in the unit that people would plan in, with two digits or three."""
     if value * 60 < 2:
         return duration(value * 3600)
     if value * 60 < 100:

@@ -15,6 +15,7 @@ from estimator.problems import InputError, Problem
 from trainer.adapters import add_adapter
 from trainer.losses import take_loss_in_chunks
 from trainer.untyped import bnb, peft
+from trainer.weights import keep_4_bit_layout
 
 LEARNING_RATES: dict[str, float] = {
     "full": 2e-5,  # Stanford Alpaca's recipe for a 7B model
@@ -54,6 +55,7 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
             for example a target module it lacks.
     """
     _refuse_what_is_not_built(plan)
+    keep_4_bit_layout(base)
     if plan.gradient_checkpointing:
         variant = {"use_reentrant": plan.checkpointing_reentrant}
         base.activation_checkpointing_enable(activation_checkpointing_kwargs=variant)

@@ -28,7 +28,7 @@ MAX_NEW_TOKENS = 256
 """How much an answer may take at most, however long its reference is."""
 
 ROOM_AFTER_REFERENCE_TOKENS = 32
-"""How much longer than its reference an answer may grow: whoever has not ended by then missed it."""
+"""How much longer than its reference an answer may grow; one that goes on has missed it."""
 
 _PIECE_TOKENS = 16
 _MAX_PIECES = 2000  # what a file of results should hold; beyond it neighbours are put together

@@ -67,13 +67,13 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     plan = _plan_here(request.plan, device)
     facts = resolve_model(plan.model)
     batches, data = _batches(request, plan, facts, device)
+    weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
     observer.on_activity("formula")
     formula, refusal = _formula(plan, device)
     observer.on_activity("dry run")
     dry = _dry_run(plan, device, trust_remote_code=request.trust_remote_code)
     if device.type == "cpu" and dry is not None and request.memory_limit_gib is None:
         _check_room(dry)
-    weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
     beside: dict[str, Any] = {
         "plan": plan,
         "device": device.type,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from io import TextIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -56,6 +57,17 @@ def mask_secrets(text: str, environment: Mapping[str, str] | None = None) -> str
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<1>{MASK}", text)
     return text
+
+
+def mask_document(value: Any) -> Any:
+    """Return a JSON value with the secrets in its texts masked."""
+    if isinstance(value, str):
+        return mask_secrets(value)
+    if isinstance(value, Mapping):
+        return {key: mask_document(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_document(inner) for inner in value]
+    return value
 
 
 def _secret_values(environment: Mapping[str, str]) -> list[str]:
@@ -160,22 +172,25 @@ class MaskedStream(TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._held = ""
+        self._turn = threading.RLock()  # threads write as well, and a signal may come in between
 
     def write(self, text: str) -> int:
         """Mask and pass on every line that is now whole."""
-        self._held += text
-        end = max(self._held.rfind("\n"), self._held.rfind("\r")) + 1
-        if end:
-            self._stream.write(mask_secrets(self._held[:end]))
-            self._held = self._held[end:]
+        with self._turn:
+            self._held += text
+            end = max(self._held.rfind("\n"), self._held.rfind("\r")) + 1
+            if end:
+                whole, self._held = self._held[:end], self._held[end:]
+                self._stream.write(mask_secrets(whole))
         return len(text)
 
     def flush(self) -> None:
         """Pass on what is held, masked."""
-        if self._held:
-            self._stream.write(mask_secrets(self._held))
-            self._held = ""
-        self._stream.flush()
+        with self._turn:
+            held, self._held = self._held, ""
+            if held:
+                self._stream.write(mask_secrets(held))
+            self._stream.flush()
 
     def writable(self) -> bool:
         """Return True."""

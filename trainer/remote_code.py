@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from estimator.documents import read_document
+from estimator.documents import read_text
 from estimator.problems import InputError, Problem
 
 FLAG = "--trust-remote-code"
@@ -29,10 +30,17 @@ def runs_code(config: dict[str, Any], folder: Path | None) -> bool:
         config: The content of the model's config.json.
         folder: Where it lies, None where it is not on this machine (then neither is a tokenizer).
     """
-    tokenizer = folder / "tokenizer_config.json" if folder else None
-    if tokenizer is not None and tokenizer.exists() and brings_code(read_document(tokenizer)):
+    if brings_code(config):
         return True
-    return brings_code(config)
+    tokenizer = folder / "tokenizer_config.json" if folder else None
+    if tokenizer is None or not tokenizer.exists():
+        return False
+    text = read_text(tokenizer)
+    try:
+        return brings_code(json.loads(text))
+    except ValueError as error:
+        what = f"is not JSON ({error})"
+        raise InputError(Problem(str(tokenizer), what, fix="save the tokenizer again")) from error
 
 
 def needs_flag(name: str, model_type: str) -> InputError:

@@ -17,6 +17,7 @@ from trainer.pickles import has_safetensors
 from trainer.saved import Quantization, read_plan
 from trainer.skeleton import DTYPES, quantization_config, transformers_config
 from trainer.untyped import peft, transformers
+from trainer.weights import keep_4_bit_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,14 @@ class SavedAdapter:
         plan: What it was trained by, None where the folder has no plan.json.
         kind: peft's name of its kind: LORA, IA3, PROMPT_TUNING, PREFIX_TUNING ...
         base: The name of the model that it was trained on.
+        is_dora: Whether it learned the weights' magnitudes too.
     """
 
     folder: Path
     plan: FineTunePlan | None
     kind: str
     base: str
+    is_dora: bool
 
     @property
     def dtype(self) -> Any:
@@ -66,6 +69,9 @@ def load_saved(
         model = _load(folder, str(folder), "auto", _quantization(quantization, None), device)
         source = folder
     else:
+        if adapter.is_dora and (quantization or adapter.trained_on) == "int8":
+            what = "peft cannot run DoRA on int8 weights"
+            raise InputError(Problem("quantization", what, "none, nf4", "use nf4"))
         source = base_folder(adapter)
         kept = _quantization(quantization, adapter.plan)
         base = _load(source, adapter.base, adapter.dtype, kept, device)
@@ -97,7 +103,7 @@ def read_adapter(folder: Path) -> SavedAdapter | None:
         raise InputError(Problem(str(file), what, "peft_type, base_model_name_or_path"))
     # A path may have been right where the run was started, and another where it was saved.
     base = next((name for name in known if Path(name).exists()), known[0])
-    return SavedAdapter(folder, plan, config["peft_type"], base)
+    return SavedAdapter(folder, plan, config["peft_type"], base, bool(config.get("use_dora")))
 
 
 def base_folder(adapter: SavedAdapter) -> Path:
@@ -133,6 +139,7 @@ def _load(folder: Path, name: str, dtype: Any, quantization: Any, device: torch.
         use_safetensors=True,
         trust_remote_code=False,
     )
+    keep_4_bit_layout(model)
     return model
 
 
@@ -153,19 +160,16 @@ def _quantization(wanted: Quantization | None, plan: FineTunePlan | None) -> Any
 
 
 def with_adapter(base: Any, adapter: SavedAdapter, device: torch.device) -> Any:
-    """Return the base with the saved adapter on it, in the types that it was saved in.
+    """Return the base with the saved adapter on it, the adapter in 32 bits.
 
     Raises:
         InputError: The adapter does not suit the base.
     """
-    learns_a_prompt = adapter.kind in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING")
     try:
         return peft.PeftModel.from_pretrained(
             base,
             adapter.folder,
             is_trainable=False,
-            autocast_adapter_dtype=False,
-            low_cpu_mem_usage=not learns_a_prompt,  # takes tensors as they are in the file
             torch_device=str(device),
         )
     except (ValueError, RuntimeError, KeyError, TypeError) as error:

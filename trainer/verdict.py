@@ -101,7 +101,7 @@ def compare(
         sentence=sentence,
         validation_change=validation,
         general_change=general,
-        warnings=tuple(_warnings(found, before, after)),
+        warnings=tuple(_warnings(verdict, found, before, after)),
     )
 
 
@@ -142,16 +142,20 @@ def _above_best(
 ) -> float | None:
     """How far validation loss ended above its lowest, where that is overfitting."""
     last = after.validation_loss
-    if last is None or change is None or change.low is None or change.high is None:
-        return None
-    if not _training_loss_fell(history):
+    if last is None or change is None or change.low is None or not _training_loss_fell(history):
         return None
     losses = [point.validation_loss for point in history] + [before.validation_loss]
     above = last - min((loss for loss in losses if loss is not None), default=last)
     # The lowest loss was seen in between, without its pieces. It lies nearer to the last one than
     # the first does, so the noise of first to last is a bound for the noise of this.
-    noise = (change.high - change.low) / 2
-    return above if above >= max(CLEAR_OVERFITTING_NATS, noise) else None
+    return above if above >= max(CLEAR_OVERFITTING_NATS, _half_width(change)) else None
+
+
+def _half_width(change: Change | None) -> float:
+    """How far noise may have moved a change; none where it is not known."""
+    if change is None or change.low is None or change.high is None:
+        return 0.0
+    return (change.high - change.low) / 2
 
 
 def _training_loss_fell(history: Sequence[HistoryPoint]) -> bool:
@@ -201,8 +205,8 @@ def _sentences(
         yield "There is no validation loss before and after."
     if found.above_best is not None:
         yield (
-            f"It ended {found.above_best:.3f} above its lowest, a perplexity "
-            f"{_percent(found.above_best)} higher, while training loss fell."
+            f"It ended {found.above_best:.3f} above its lowest (perplexity "
+            f"{_percent(found.above_best)}) while training loss fell."
         )
     if (change := found.general) is not None:
         yield _general_sentence(change, before, after)
@@ -231,9 +235,9 @@ def _loss_sentence(name: str, change: Change, start: float | None, after: Evalua
 
 
 def _general_sentence(change: Change, before: Evaluation, after: Evaluation) -> str:
-    verb = "did not change by more than noise"
-    if change.is_rise or change.is_fall:
-        verb = "got harder for it" if change.is_rise else "got easier for it"
+    verb = "is as it was"
+    if abs(change.mean) >= CLEAR_CHANGE_NATS and (change.is_rise or change.is_fall):
+        verb = "became harder for it" if change.is_rise else "became easier for it"
     return (
         f"General text {verb}: its perplexity went from {before.general_perplexity:.4g} to "
         f"{after.general_perplexity:.4g} ({_percent(change.mean)})."
@@ -248,14 +252,21 @@ def _count(evaluation: Evaluation) -> int:
     return sum(sample.exact for sample in evaluation.samples)
 
 
-def _warnings(found: _Findings, before: Evaluation, after: Evaluation) -> Iterator[str]:
+def _warnings(
+    verdict: Verdict | None, found: _Findings, before: Evaluation, after: Evaluation
+) -> Iterator[str]:
     change = found.validation
     if change is None and not after.is_broken:
         yield "Hold out validation examples to learn whether it learned."
-    elif change is not None and change.num_pieces < LEAST_PIECES:
+    elif change is not None and change.low is None:
         yield (
             f"{after.num_validation_tokens:,} validation tokens are too few to tell anything from "
             "noise: hold out more examples."
+        )
+    elif verdict == "no_change" and (unseen := _half_width(change)) > CLEAR_OVERFITTING_NATS:
+        yield (
+            f"With {after.num_validation_tokens:,} validation tokens a change of perplexity below "
+            f"{_percent(unseen)} would not show: hold out more examples."
         )
     if 0 < after.num_references < FEW_EXAMPLES:
         yield f"{after.num_references} references are few: one more or less right moves the shares."

@@ -79,6 +79,19 @@ def load_pretrained(folder: Path, config: Any, plan: FineTunePlan, device: torch
     return model if straight else model.to(device)
 
 
+def keep_4_bit_layout(model: torch.nn.Module) -> None:
+    """Stop bitsandbytes from packing 4-bit weights anew when a CPU first runs them untrained.
+
+    On a CPU with AVX-512 BF16 it would, at the first forward pass in evaluation mode, replace the
+    weights for good by a layout with scales in 16 bits: an evaluation would change what is
+    trained after it. And it fails where a layer's inputs are no multiple of 64.
+    Source: ``Linear4bit.forward`` and ``_convert_weight_packed_for_cpu`` of bitsandbytes 0.50.
+    """
+    for module in quantized_linears(model):
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def to_fake(model: torch.nn.Module, mode: FakeTensorMode) -> None:
     """Swap every meta tensor of a model for a fake one of device cpu, keeping ties.
 
