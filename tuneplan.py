@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import calibration, finetune, runs
+from commands import calibration, finetune, push, runs
 from commands.shared import (
     AsJson,
     Device,
@@ -43,6 +43,7 @@ app = typer.Typer(
 app.add_typer(runs.app, name="runs")
 app.add_typer(calibration.app, name="calibration")
 app.command()(finetune.finetune)
+app.command()(push.push)
 
 
 class Format(StrEnum):

@@ -21,6 +21,8 @@ from trainer.evaluate import evaluate, held_out_loss
 from trainer.evaluation_results import Comparison, Evaluation, HistoryPoint
 from trainer.finetune_job import Job, Onlooker, build, prepare_job
 from trainer.finetune_results import FineTuneRequest, FineTuneResult, Validation
+from trainer.model_card import CardFacts, DataFacts, model_card
+from trainer.publish import check_push, push
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
 from trainer.training_loop import (
@@ -56,6 +58,8 @@ def run_finetune(
         DiskFull: There is no room for a checkpoint.
     """
     started = time.perf_counter()
+    if request.push_to_hub:
+        check_push(request.push_to_hub)
     job = prepare_job(request, folder, device, onlooker)
     with chosen_attention(job.plan, device):
         training = build(job)
@@ -65,9 +69,11 @@ def run_finetune(
         comparison = None
         if watcher.ended != STOPPED and before is not None:
             comparison = _after(job, training, before, watcher)
+        seconds = time.perf_counter() - started
+        result = _result(job, training, trainer, watcher, comparison, seconds)
         onlooker.on_activity("saving")
-        _save(job, training)
-    return _result(job, training, trainer, watcher, comparison, time.perf_counter() - started)
+        _save(job, training, result)
+    return _published(job, result) if request.push_to_hub else result
 
 
 def _check_disk(job: Job, training: Training) -> None:
@@ -113,18 +119,8 @@ def _evaluate(job: Job, training: Training, when: str, *, is_before: bool = Fals
 
 def _after(job: Job, training: Training, before: Evaluation, watcher: Watcher) -> Comparison:
     after = _evaluate(job, training, "after training")
-    best = watcher.best
-    rows = Run(job.folder).metrics()
-    history = [
-        HistoryPoint(
-            step=row["step"],
-            training_loss=row.get("loss"),
-            validation_loss=row.get("validation_loss"),
-        )
-        for row in rows
-        if best is None or row["step"] <= best.step  # what is kept is the best step's
-    ]
-    return compare(before, after, history)
+    best = watcher.best  # what is kept is the best step's
+    return compare(before, after, _history(job, best.step if best else None))
 
 
 def _train(job: Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
@@ -178,18 +174,79 @@ def _watcher(job: Job, step: int) -> Watcher:
     )
 
 
-def _save(job: Job, training: Training) -> None:
-    """Put adapter or model, tokenizer and plan into ``model``, all at once or not at all."""
+def _save(job: Job, training: Training, result: FineTuneResult) -> None:
+    """Put adapter or model, tokenizer, plan and card into ``model``, all at once or not at all."""
     final, new = job.folder / "model", job.folder / ".model-new"
     old = job.folder / ".model-old"
     shutil.rmtree(new, ignore_errors=True)
     training.model.save_pretrained(new, safe_serialization=True)
     job.tokenizer.save_pretrained(new)
     write_atomic(new / "plan.json", json.dumps(job.plan.to_document(), indent=2) + "\n")
+    card = model_card(_card_facts(job, result))
+    write_atomic(new / "README.md", card)
     if final.exists():
         final.rename(old)
     new.rename(final)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _card_facts(job: Job, result: FineTuneResult) -> CardFacts:
+    data = result.data
+    return CardFacts(
+        plan=result.plan,
+        saved=result.saved or "model",
+        data=DataFacts(
+            name=data.name,
+            num_examples=data.num_examples,
+            num_train=data.num_train,
+            num_validation=data.num_validation,
+            num_tokens=data.num_tokens,
+            fingerprint=data.fingerprint,
+        ),
+        device_name=result.device_name,
+        peak_allocated_bytes=result.peak_allocated_bytes,
+        peak_reserved_bytes=result.peak_reserved_bytes,
+        total_bytes=result.total_bytes,
+        num_steps=result.num_steps,
+        step_seconds_median=result.step_seconds_median,
+        tokens_per_second=result.tokens_per_second,
+        seconds=result.seconds,
+        history=tuple(_history(job)),
+        comparison=result.comparison,
+        software=result.software,
+        remote_code=job.request.trust_remote_code,
+        limits=result.notes,
+    )
+
+
+def _history(job: Job, up_to: int | None = None) -> list[HistoryPoint]:
+    """What was seen on the way, up to a step."""
+    return [
+        HistoryPoint(
+            step=row["step"],
+            training_loss=row.get("loss"),
+            validation_loss=row.get("validation_loss"),
+        )
+        for row in Run(job.folder).metrics()
+        if up_to is None or row["step"] <= up_to
+    ]
+
+
+def _published(job: Job, result: FineTuneResult) -> FineTuneResult:
+    """Push what was saved; whatever the Hub says, the fine-tune itself is done."""
+    repo_id = job.request.push_to_hub or ""
+    try:
+        address = push(
+            job.folder / "model",
+            repo_id,
+            private=not job.request.public,
+            on_progress=job.onlooker.on_activity,
+        )
+    except InputError as error:
+        again = f"tuneplan push {job.folder.name} {repo_id}"
+        note = f"Not published: {error}. Once that is put right: {again}"
+        return result.model_copy(update={"notes": (*result.notes, note)})
+    return result.model_copy(update={"pushed_to": address})
 
 
 def _result(

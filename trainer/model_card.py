@@ -13,7 +13,6 @@ from pydantic import Field
 
 from estimator.catalogue import find_bundled_model
 from estimator.documents import to_yaml
-from estimator.estimate import MemoryEstimate
 from estimator.gpus import GIB
 from estimator.plan import FineTunePlan
 from estimator.records import Record
@@ -58,7 +57,9 @@ class CardFacts(Record):
     data: DataFacts
     license: str | None = None
     device_name: str | None = None
-    measured: MemoryEstimate | None = None
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    total_bytes: int | None = None
     num_steps: int | None = None
     step_seconds_median: float | None = None
     tokens_per_second: float | None = None
@@ -205,13 +206,12 @@ def _data_rows(data: DataFacts) -> list[tuple[str, str]]:
 
 
 def _measured_rows(facts: CardFacts) -> list[tuple[str, str]]:
-    measured = facts.measured
     hours = None if facts.seconds is None else facts.seconds / 3600
     return [
         ("device", facts.device_name or UNKNOWN),
-        ("peak memory allocated", _gib(measured and measured.peak_allocated_bytes)),
-        ("peak memory reserved", _gib(measured and measured.peak_reserved_bytes)),
-        ("memory in total", _gib(measured and measured.total_bytes)),
+        ("peak memory allocated", _gib(facts.peak_allocated_bytes)),
+        ("peak memory reserved", _gib(facts.peak_reserved_bytes)),
+        ("memory in total", _gib(facts.total_bytes)),
         ("time of a step (median)", _with_unit(facts.step_seconds_median, "s")),
         ("tokens per second", _number(facts.tokens_per_second, 0)),
         ("time of the whole run", _with_unit(hours, "h")),

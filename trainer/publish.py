@@ -104,6 +104,22 @@ def push(
     return str(url)
 
 
+def check_push(repo_id: str) -> None:
+    """Find out before hours of training what would stand against a push, as far as it shows.
+
+    Raises:
+        InputError: The id is not one, nobody is logged in, or the Hub does not know the token.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    with _hub_problems(repo_id):
+        _check_id(repo_id)
+        token = get_token()
+        if not token:
+            raise _problem(repo_id, "nobody is logged in to the Hub on this machine", fix=_LOG_IN)
+        HfApi(token=token, library_name="tuneplan").whoami()
+
+
 def published_files(folder: Path) -> dict[str, Path | bytes]:
     """Return what of a folder is published, by name: a file as it is, or the bytes in its place.
 
