@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import calibration, runs
+from commands import calibration, runs, saved
 from commands.shared import AsJson, Overrides, PlanFile, TrustRemoteCode, needed_result, show
 from estimator.problems import InputError
 
@@ -275,6 +275,10 @@ def demo(
 
     if not run_demo(PROJECT / "examples", output):
         raise typer.Exit(1)
+
+
+app.command()(saved.generate)
+app.command()(saved.merge)
 
 
 def _ask(text: str) -> str:
