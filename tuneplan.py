@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import calibration, runs, saved
+from commands import calibration, data, runs, saved
 from commands.shared import AsJson, Overrides, PlanFile, TrustRemoteCode, needed_result, show
 from estimator.problems import InputError
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(calibration.app, name="calibration")
+app.add_typer(data.app, name="data")
 
 
 class Device(StrEnum):
