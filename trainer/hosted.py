@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _MAX_NAMED = 5
 class HostedRules(Record):
     """What a hosted service takes, each rule with its source."""
 
-    last_checked: str
+    last_checked: date
     min_examples: int
     min_examples_source: str
     roles: tuple[str, ...]
