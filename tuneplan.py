@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import calibration, finetune, push, runs
+from commands import calibration, data, finetune, push, runs, saved
 from commands.shared import (
     AsJson,
     Device,
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(calibration.app, name="calibration")
+app.add_typer(data.app, name="data")
 app.command()(finetune.finetune)
 app.command()(push.push)
 
@@ -278,6 +279,10 @@ def demo(
 
     if not run_demo(PROJECT / "examples", output):
         raise typer.Exit(1)
+
+
+app.command()(saved.generate)
+app.command()(saved.merge)
 
 
 def _ask(text: str) -> str:

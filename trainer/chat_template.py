@@ -17,7 +17,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from trainer.example_formats import Turn
+from trainer.example_formats import Turn, printable
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message.role + ':\n' + message.content }}"
@@ -60,6 +60,16 @@ def render(turns: Sequence[Turn], template: str, special_tokens: Mapping[str, st
     return Rendered(text, learned)
 
 
+def whole(turns: Sequence[Turn], template: str, special_tokens: Mapping[str, str]) -> str:
+    """Return a conversation's text.
+
+    Raises:
+        TemplateProblem: The template refuses the conversation.
+    """
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return _text(messages, template, special_tokens)
+
+
 def opening(turns: Sequence[Turn], template: str, special_tokens: Mapping[str, str]) -> str:
     """Return the text after which the assistant is to answer.
 
@@ -82,7 +92,7 @@ def _text(
             messages=messages, add_generation_prompt=add_generation_prompt, **special_tokens
         )
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split())[:200])
         raise TemplateProblem(f"the chat template refuses it ({reason})") from error
 
 

@@ -217,6 +217,13 @@ def _plain(content: Any, name: str) -> Any:
     return "".join(texts)
 
 
+def printable(text: str) -> str:
+    """Return text of a data file with control characters written out, so that they do nothing."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _kind(value: Any) -> str:
     names = {dict: "a mapping", list: "a list", bool: "true or false", str: "text"}
     if value is None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from estimator.documents import is_there
 from estimator.problems import InputError, Problem
@@ -48,14 +49,18 @@ class Found:
     """One row of a source: where it is, and the example in it or what is wrong.
 
     Attributes:
-        where: File and line, made only when asked for.
+        path: The file.
+        kind: Of the file.
+        number: Its line, item or row.
         value: The example, or the problem.
+        raw: The row as it is written; None where it is no row at all.
     """
 
     path: Path
     kind: FileKind
     number: int
     value: Example | RowProblem
+    raw: dict[str, Any] | None
 
     @property
     def where(self) -> str:
@@ -96,9 +101,10 @@ class ExampleSource:
         """
         for path, kind in self.files:
             for number, value in read_rows(path, kind):
-                yield Found(path, kind, number, self._example(value))
+                raw = None if isinstance(value, RowProblem) else value
+                yield Found(path, kind, number, self._example(value), raw)
 
-    def _example(self, value: dict[str, object] | RowProblem) -> Example | RowProblem:
+    def _example(self, value: dict[str, Any] | RowProblem) -> Example | RowProblem:
         if isinstance(value, RowProblem):
             return value
         try:
@@ -213,7 +219,7 @@ def _paths(source: str) -> list[Path]:
     path = Path(source)
     if is_there(path) or not _HUB_ID.fullmatch(source) or path.suffix in _FILE_SUFFIXES:
         return [path]
-    from estimator.hub import download_dataset
+    from estimator.hub_datasets import download_dataset
 
     return download_dataset(source)
 

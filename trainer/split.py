@@ -38,7 +38,11 @@ class Split:
 
     def side(self, example: Example) -> Side:
         """Return the side of an example."""
-        value = split_value(example, self.seed)
+        return self.side_of(content_digest(example))
+
+    def side_of(self, digest: int) -> Side:
+        """Return the side of an example of which only its content's digest is kept."""
+        value = _value(digest, self.seed)
         self.lowest = min(self.lowest, value)
         self.highest = max(self.highest, value)
         return "validation" if value < self.boundary else "train"
@@ -64,7 +68,7 @@ def split_of(example: Example, schedule: Schedule) -> Side:
     return Split.of(schedule).side(example)
 
 
-def split_value(example: Example, seed: int) -> int:
-    """Return an example's number below 2**64: evenly spread, by content and seed alone."""
-    data = content_digest(example).to_bytes(8) + seed.to_bytes(8)
+def _value(digest: int, seed: int) -> int:
+    """An example's number below 2**64: evenly spread, by content and seed alone."""
+    data = digest.to_bytes(8) + seed.to_bytes(8)
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())

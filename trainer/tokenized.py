@@ -221,7 +221,7 @@ def _add(
         counts.longest, counts.longest_at = length, found.where
     kept = tokens
     if plan.padded and length > plan.seq_len:
-        kept = Tokens(tokens.input_ids[: plan.seq_len], tokens.labels[: plan.seq_len])
+        kept = tokens.cut(plan.seq_len)
         counts.num_truncated += 1
         counts.num_tokens_cut += length - plan.seq_len
     if kept.is_learned:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from estimator.problems import InputError, Problem
-from trainer.chat_template import PLAIN_TEMPLATE, Rendered, opening, render
+from trainer.chat_template import PLAIN_TEMPLATE, Rendered, opening, render, whole
 from trainer.example_formats import Example
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ class Tokens(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
+
+    def cut(self, num_tokens: int) -> Tokens:
+        """Return the first so many of them."""
+        return Tokens(self.input_ids[:num_tokens], self.labels[:num_tokens])
 
     @property
     def is_learned(self) -> bool:
@@ -60,6 +64,24 @@ class Encoder:
         if self.chat_template:
             return "the tokenizer's chat template"
         return "a plain template (role, text, end of sequence): the tokenizer has none"
+
+    def adds_special(self, *, is_chat: bool) -> bool:
+        """Whether the tokenizer writes a sequence's beginning: a chat template does so itself."""
+        return not (is_chat and self.chat_template)
+
+    def count(self, texts: list[str], *, is_chat: bool) -> list[int]:
+        """Return how many tokens each text has, the end of sequence included."""
+        adds = self.adds_special(is_chat=is_chat)
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=adds)
+        eos = self.special_tokens["eos_token"]
+        if self.eos_token_id is None or (adds and self._ends_texts()):
+            return [len(encoding) for encoding in encodings]
+        pairs = zip(encodings, texts, strict=True)
+        return [len(one) + (not text.rstrip().endswith(eos)) for one, text in pairs]
+
+    def _ends_texts(self) -> bool:
+        """Whether the tokenizer itself writes the end of sequence."""
+        return self.backend.encode("a").ids[-1:] == [self.eos_token_id]
 
     def fingerprint(self) -> str:
         """Return a hash that changes with anything that changes tokens."""
@@ -155,8 +177,7 @@ def encode_all(examples: Sequence[Example], encoder: Encoder) -> list[Tokens]:
         TemplateProblem: As :func:`encode` does.
     """
     texts = [rendered(example, encoder) for example in examples]
-    # A chat template writes the sequence's beginning itself; in other text the tokenizer does.
-    adds_special = not (examples and examples[0].turns and encoder.chat_template)
+    adds_special = encoder.adds_special(is_chat=bool(examples and examples[0].turns))
     encodings = encoder.backend.encode_batch(
         [text.text for text in texts], add_special_tokens=adds_special
     )
@@ -164,6 +185,17 @@ def encode_all(examples: Sequence[Example], encoder: Encoder) -> list[Tokens]:
         _labelled(text, encoding, encoder.eos_token_id)
         for text, encoding in zip(texts, encodings, strict=True)
     ]
+
+
+def text_of(example: Example, encoder: Encoder) -> str:
+    """Return an example's text, as the model sees it.
+
+    Raises:
+        TemplateProblem: The chat template refuses the conversation.
+    """
+    if example.turns:
+        return whole(example.turns, encoder.template, encoder.special_tokens)
+    return example.prompt + example.completion
 
 
 def rendered(example: Example, encoder: Encoder) -> Rendered:
