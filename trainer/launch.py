@@ -25,6 +25,7 @@ from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.machine import describe_machine
+from trainer.probe_inputs import input_problems
 from trainer.results import ProbeRequest
 from trainer.runs import Run, RunStatus, create_run, record_worker
 
@@ -103,6 +104,7 @@ def _check(request: ProbeRequest) -> None:
             check()
         except InputError as error:
             problems += error.problems
+    problems += [one for one in input_problems(request) if one not in problems]
     if request.device == "cuda" and not describe_machine().gpus:
         what = "cuda, but this machine has no NVIDIA GPU that answers"
         fix = "run `tuneplan doctor`, or use the CPU"

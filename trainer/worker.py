@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from estimator.problems import InputError
+from trainer import ending
 from trainer.quiet import quiet_libraries
 from trainer.results import ProbeRequest, ProbeResult
 from trainer.runs import Run, RunWriter
-
-
-class _Ended(BaseException):
-    """The worker was told to end at once; no library may take it for an error of its own."""
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise _Ended
 
 
 def work(folder: Path) -> int:
@@ -37,8 +28,8 @@ def work(folder: Path) -> int:
     except InputError as error:
         writer.status(state="failed", reason=str(error), input_is_wrong=True)
         return 2
-    except _Ended:
-        writer.status(state="stopped", reason="ended by force; what it had measured is lost")
+    except ending.Ended:
+        writer.status(state="stopped", reason="ended by force, before anything was measured")
         return 0
     except Exception as error:  # noqa: BLE001  whatever it was, the run must say so
         traceback.print_exc()
@@ -49,7 +40,9 @@ def work(folder: Path) -> int:
         writer.status(state="out_of_memory", reason=result.out_of_memory.message)
         return 1
     state = "stopped" if result.stopped_early else "finished"
-    writer.status(state=state, activity=f"{result.num_steps} steps done")
+    kept = "told to end (SIGTERM): what was measured until then is kept"
+    reason = kept if ending.is_asked() else ""
+    writer.status(state=state, activity=f"{result.num_steps} steps done", reason=reason)
     return 0
 
 
@@ -64,12 +57,12 @@ def _probe(request: ProbeRequest, writer: RunWriter) -> ProbeResult:
     observer = Observer(
         on_activity=lambda text: writer.status(activity=text),
         on_step=on_step,
-        should_stop=writer.stop_requested,
+        should_stop=lambda: ending.is_asked() or writer.stop_requested(),
     )
     return run_probe(request, observer)
 
 
 if __name__ == "__main__":
     quiet_libraries()
-    signal.signal(signal.SIGTERM, _end)
+    ending.listen()
     sys.exit(work(Path(sys.argv[1])))
