@@ -10,7 +10,7 @@ TINY = Path(__file__).parents[1] / "examples" / "tiny-llama"
 
 CODE = """
 from pathlib import Path
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 Path({mark!r}).write_text("ran")
 
@@ -21,6 +21,10 @@ class OwnConfig(LlamaConfig):
 
 class OwnForCausalLM(LlamaForCausalLM):
     config_class = OwnConfig
+
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
 """
 
 
@@ -35,5 +39,8 @@ def write_model(folder: Path, mark: Path) -> Path:
         "auto_map": {auto: f"modeling_own.{name}" for auto, name in names.items()},
     }
     (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["auto_map"] = {"AutoTokenizer": [None, "modeling_own.OwnTokenizer"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     (folder / "modeling_own.py").write_text(CODE.format(mark=str(mark)))
     return folder

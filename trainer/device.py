@@ -17,7 +17,6 @@ from estimator.gpus import GIB
 from estimator.problems import InputError, Problem
 from trainer.results import Device, OutOfMemory
 
-_LEAST_CPU_LIMIT_GIB = 0.25  # less, and Python itself falls over before a tensor is refused
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
 _REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
@@ -98,9 +97,6 @@ def limited_memory(
         device: CUDA or CPU.
         limit_gib: The bound, or None for what the device has.
         used_before_bytes: :func:`driver_used_bytes` before CUDA was first touched.
-
-    Raises:
-        InputError: The limit is too small for a worker on a CPU.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -108,10 +104,6 @@ def limited_memory(
         torch.cuda.set_per_process_memory_fraction(capacity / total, device)
         yield Limits(device, capacity, used_before_bytes)
         return
-    if limit_gib is not None and limit_gib < _LEAST_CPU_LIMIT_GIB:
-        what = f"{limit_gib} GiB is too little for a worker on a CPU"
-        allowed = f"{_LEAST_CPU_LIMIT_GIB} or more"
-        raise InputError(Problem("--memory-limit", what, allowed, "raise it, or leave it out"))
     torch.randn(256, 256).mm(torch.randn(256, 256))  # its threads must exist before the limit does
     available = psutil.virtual_memory().available
     capacity = available if limit_gib is None else min(available, round(limit_gib * GIB))
@@ -137,3 +129,10 @@ def driver_used_bytes(device: torch.device) -> int | None:
         return torch.cuda.device_memory_used(device)
     except (pynvml.NVMLError, RuntimeError, ModuleNotFoundError):
         return None
+
+
+def gpu_uuid(device: torch.device) -> str | None:
+    """Return what the driver calls a GPU, whose index may be another there; None on a CPU."""
+    if device.type == "cpu":
+        return None
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"

@@ -26,7 +26,9 @@ from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_results import FineTuneRequest
 from trainer.machine import describe_machine
+from trainer.probe_inputs import input_problems
 from trainer.requests import Request
+from trainer.results import ProbeRequest
 from trainer.run_status import RunStatus
 from trainer.run_writer import again, create_run, record_worker
 from trainer.runs import Run
@@ -132,6 +134,8 @@ def _check(request: Request) -> None:
             check()
         except InputError as error:
             problems += error.problems
+    if isinstance(request, ProbeRequest):
+        problems += [one for one in input_problems(request) if one not in problems]
     if request.device == "cuda" and not describe_machine().gpus:
         what = "cuda, but this machine has no NVIDIA GPU that answers"
         fix = "run `tuneplan doctor`, or use the CPU"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import signal
 import statistics
@@ -11,23 +10,21 @@ import traceback
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from estimator.problems import InputError
+from trainer import ending
 from trainer.finetune_results import FineTuneRequest
+from trainer.lessons import keep_lesson
 from trainer.quiet import quiet_libraries
+from trainer.redact import mask_output, mask_secrets
 from trainer.requests import Request, Result
 from trainer.results import ProbeRequest
 from trainer.run_queue import StoppedInQueue, its_turn
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
-
-
-class _Ended(BaseException):
-    """The worker was told to end at once; no library may take it for an error of its own."""
 
 
 def work(folder: Path) -> int:
@@ -51,24 +48,26 @@ def _work(run: Run, writer: RunWriter) -> int:
     try:
         result = _answer(run, run.request(), writer)
     except InputError as error:
-        writer.status(state="failed", reason=str(error), input_is_wrong=True)
+        writer.status(state="failed", reason=mask_secrets(str(error)), input_is_wrong=True)
         return 2
     except StoppedInQueue:
         writer.status(state="stopped", reason="stopped while it waited for its turn")
         return 0
-    except _Ended:
-        writer.status(state="stopped", reason="ended by force in mid-step")
+    except ending.Ended:
+        writer.status(state="stopped", reason="ended by force, before anything was measured")
         return 0
     except Exception as error:  # noqa: BLE001  whatever it was, the run must say so
         traceback.print_exc()
-        writer.status(state="failed", reason=_reason(error))
+        writer.status(state="failed", reason=mask_secrets(_reason(error)))
         return 1
     writer.result(result)
     if result.out_of_memory:
         writer.status(state="out_of_memory", reason=result.out_of_memory.message)
         return 1
     state = "stopped" if result.stopped_early else "finished"
-    writer.status(state=state, activity=f"{result.num_steps} steps done")
+    kept = "told to end (SIGTERM): what was done until then is kept"
+    reason = kept if ending.is_asked() else ""
+    writer.status(state=state, activity=f"{result.num_steps} steps done", reason=reason)
     return 0
 
 
@@ -111,13 +110,20 @@ def _probe(request: ProbeRequest, writer: RunWriter) -> Result:
     observer = Observer(
         on_activity=lambda text: writer.status(activity=text),
         on_step=on_step,
-        should_stop=writer.stop_requested,
+        should_stop=lambda: ending.is_asked() or writer.stop_requested(),
     )
-    return run_probe(request, observer)
+    result = run_probe(request, observer)
+    keep_lesson(result, memory_limit_gib=request.memory_limit_gib)
+    return result
 
 
 def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Result:
     from trainer.finetune import Onlooker, run_finetune
+
+    def on_signal(*_: Any) -> None:
+        """Stop at the step's end, with a checkpoint; told so again, at once."""
+        Run(writer.folder).request_stop()
+        ending.listen()
 
     total = 0
     seconds: deque[float] = deque(maxlen=50)
@@ -136,6 +142,7 @@ def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Resul
         left = timedelta(seconds=round(statistics.median(seconds) * (total - step)))
         writer.status(step=step, activity=f"step {step} of {total}, {left} left")
 
+    signal.signal(signal.SIGTERM, on_signal)
     onlooker = Onlooker(
         on_activity=lambda text: writer.status(activity=text),
         on_row=on_row,
@@ -145,20 +152,8 @@ def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Resul
     return run_finetune(request, writer.folder, device, onlooker)
 
 
-def _end(folder: Path) -> None:
-    """On SIGTERM stop at the end of the step; told so again, or in a step too long, at once."""
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop = folder / "stop"
-        if stop.exists():
-            raise _Ended
-        with contextlib.suppress(OSError):
-            stop.touch()
-
-    signal.signal(signal.SIGTERM, on_signal)
-
-
 if __name__ == "__main__":
+    mask_output()
     quiet_libraries()
-    _end(Path(sys.argv[1]))
+    ending.listen()
     sys.exit(work(Path(sys.argv[1])))
