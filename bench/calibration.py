@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -121,7 +121,7 @@ def _rows() -> Iterator[tuple[Measured, dict[str, Any]]]:
 
 def cases(gpu: str) -> list[Case]:
     """Return the steps of one GPU; a dry run is told again from what its lesson kept of it."""
-    lessons = import_lessons(LESSONS, datetime.now(UTC).date(), "published rows")
+    lessons = import_lessons(LESSONS, COLLECTED_ON, "published rows")
     found = []
     for (step, _), lesson in zip(_rows(), lessons, strict=True):
         if lesson.device_name != gpu or lesson.dry_run is None:

@@ -34,7 +34,7 @@ class LessonFile(Record):
     kind: Literal["tuneplan-lessons"]
     version: Literal[1]
     exported_on: date
-    lessons: tuple[Lesson, ...] = Field(min_length=1, max_length=MAX_KEPT)
+    lessons: tuple[Lesson, ...] = Field(max_length=MAX_KEPT)
 
 
 class Kept(Record):
@@ -155,6 +155,8 @@ def import_lessons(file: Path, today: date, source: str = "") -> tuple[Lesson, .
         fix = "get the export of whoever made the probes"
         raise InputError(Problem(f"{where}: lessons", what, fix=fix))
     found = _validated(document, where)
+    if not found.lessons:
+        raise InputError(Problem(f"{where}: lessons", "is empty", fix="get another export"))
     future = [one for one in found.lessons if one.made_on > today + timedelta(days=1)]
     if future:
         raise InputError(

@@ -265,8 +265,9 @@ class TestProve:
         assert "method" in app.error[0].value
         assert "seq" in app.error[0].value
 
-    def test_a_run_that_is_not_there_is_said_so(self, open_page):
-        assert "no such run" in open_page("prove", run="20200101-nothing").error[0].value
+    @pytest.mark.parametrize("name", ["20200101-nothing", "../../etc/passwd"])
+    def test_a_run_that_is_not_there_is_said_so(self, open_page, name):
+        assert "no such run" in open_page("prove", run=name).error[0].value
 
     def test_a_loss_that_is_no_number_does_not_break_the_page(self, open_page):
         run = a_run()
