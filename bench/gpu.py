@@ -77,7 +77,7 @@ def main() -> int:
     path = RESULTS / f"{name}.jsonl"
     RESULTS.mkdir(exist_ok=True)
     for plan in plans:
-        run = launch.start_probe(request.model_copy(update={"plan": plan}))
+        run = launch.start(request.model_copy(update={"plan": plan}))
         status = launch.wait(run)
         result = run.result()
         if result is None:

@@ -16,7 +16,7 @@ from pages.ui.navigation import RUNS, ensure_routed
 from pages.ui.run_view import show_run
 from pages.ui.state import carried
 from pages.ui.uploads import save_upload
-from trainer.launch import start_probe
+from trainer.launch import start
 from trainer.results import ProbeRequest
 from trainer.runs import find_run
 
@@ -87,7 +87,7 @@ def launch_form() -> None:
     st.markdown("The same from a terminal:")
     st.code(command(request, plan_path), language="bash", wrap_lines=True)
     if st.button("Launch the probe", type="primary", icon=":material/rocket_launch:"):
-        run = start_probe(request)
+        run = start(request)
         st.query_params["run"] = run.id
         st.rerun()
 

@@ -12,7 +12,7 @@ import pytest
 
 from estimator.plan import load_plan
 from trainer.results import ProbeRequest
-from trainer.runs import RunWriter, create_run
+from trainer.run_writer import RunWriter, create_run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTBOOK = str(EXAMPLES / "llama-2-7b.yaml")

@@ -26,7 +26,7 @@ REQUEST = ProbeRequest(
 WORKER = """
 import signal, sys, time
 from pathlib import Path
-from trainer.runs import RunWriter
+from trainer.run_writer import RunWriter
 
 folder, kind = Path(sys.argv[1]), {kind!r}
 if kind == "broken":
@@ -67,13 +67,13 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def started(kind: str) -> Run:
-    run = launch.start_probe(REQUEST, module=f"worker_{kind}")
+    run = launch.start(REQUEST, module=f"worker_{kind}")
     until(lambda: run.status().step >= 2)
     return run
 
 
 def test_a_run_is_watched_to_its_end() -> None:
-    run = launch.start_probe(REQUEST, module="worker_steady")
+    run = launch.start(REQUEST, module="worker_steady")
     assert run.status().pid is not None
     seen = []
     last = launch.wait(run, seen.append)
@@ -108,7 +108,7 @@ def test_what_cannot_run_is_refused_before_it_begins(tmp_path: Path) -> None:
     plan = FineTunePlan(model=str(tmp_path), method="lora")
     request = ProbeRequest(plan=plan, data_path=str(data))
     with pytest.raises(InputError) as caught:
-        launch.start_probe(request, module="worker_steady")
+        launch.start(request, module="worker_steady")
     model, line = caught.value.problems
     assert "config.json" in str(model)
     assert f"{data}: line 2" in str(line)
@@ -128,7 +128,7 @@ def test_sigkill_in_mid_run_reads_failed_with_the_reason() -> None:
 
 
 def test_a_worker_that_breaks_at_once_reads_failed_with_its_last_words() -> None:
-    last = launch.wait(launch.start_probe(REQUEST, module="worker_broken"))
+    last = launch.wait(launch.start(REQUEST, module="worker_broken"))
     assert last.state == "failed"
     assert "no module named torch" in last.reason
 
@@ -152,8 +152,8 @@ def test_a_worker_that_does_not_listen_is_ended_by_force(monkeypatch: pytest.Mon
 
 def test_the_run_goes_on_when_its_starter_and_the_terminal_are_gone(tmp_path: Path) -> None:
     program = (
-        "import time; from trainer.launch import start_probe; from tests_request import REQUEST\n"
-        "print(start_probe(REQUEST, module='worker_steady').id, flush=True); time.sleep(60)"
+        "import time; from trainer.launch import start; from tests_request import REQUEST\n"
+        "print(start(REQUEST, module='worker_steady').id, flush=True); time.sleep(60)"
     )
     (tmp_path / "tests_request.py").write_text(
         "from trainer.results import ProbeRequest\n"
@@ -178,7 +178,7 @@ def test_a_module_in_the_users_folder_does_not_replace_ours(
     theirs.mkdir()
     (theirs / "trainer.py").write_text("raise SystemExit('not the trainer')")
     monkeypatch.chdir(theirs)
-    assert launch.wait(launch.start_probe(REQUEST, module="worker_steady")).state == "finished"
+    assert launch.wait(launch.start(REQUEST, module="worker_steady")).state == "finished"
 
 
 def dry_run_as(

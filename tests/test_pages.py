@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from estimator.plan import FineTunePlan, parse_plan
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
-from trainer.runs import Run, RunWriter, create_run
+from trainer.run_writer import RunWriter, create_run
+from trainer.runs import Run
 
 PROJECT = Path(__file__).parents[1]
 TINY = "examples/tiny-llama"

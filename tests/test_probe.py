@@ -19,7 +19,7 @@ from trainer.runs import Run, list_runs
 
 
 def started(plan: FineTunePlan, *, num_steps: int = 3, limit: float | None = None) -> Run:
-    return launch.start_probe(
+    return launch.start(
         ProbeRequest(plan=plan, num_steps=num_steps, device="cpu", memory_limit_gib=limit)
     )
 
@@ -110,5 +110,5 @@ def test_nothing_is_begun_on_broken_data(
     path = tmp_path / "broken.jsonl"
     path.write_text('{"text": "fine"}\n' * 16 + '{"text": \n')
     with pytest.raises(InputError, match="line 17"):
-        launch.start_probe(ProbeRequest(plan=tiny_plan, data_path=str(path)))
+        launch.start(ProbeRequest(plan=tiny_plan, data_path=str(path)))
     assert not home.exists() or not list_runs()

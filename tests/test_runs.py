@@ -15,15 +15,8 @@ from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from trainer import launch
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
-from trainer.runs import (
-    MIN_FREE_BYTES,
-    Run,
-    RunWriter,
-    create_run,
-    find_run,
-    list_runs,
-    record_worker,
-)
+from trainer.run_writer import MIN_FREE_BYTES, RunWriter, create_run, record_worker
+from trainer.runs import Run, find_run, list_runs
 from tuneplan import app
 
 REQUEST = ProbeRequest(plan=FineTunePlan(model="some-org/Tiny_Llama", method="qlora"))
