@@ -81,17 +81,18 @@ def generate(
     )
     with Progress("generate") as progress:
         found = saved.generate(request, progress)
-    show(found.to_document(), lambda: _answer(found), as_json)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        typer.echo(_answer(found))  # line by line as it was written, not broken at some width
 
 
-def _answer(found: Generated) -> Text:
-    from rich.text import Text
-
+def _answer(found: Generated) -> str:
     # What a model writes is not to be trusted: control characters could take over the terminal.
     said = "".join(one for one in found.output if one.isprintable() or one in "\n\t")
     if found.was_cut:
         said += f"\n(cut off after {found.num_new_tokens} tokens: raise --max-new-tokens)"
-    return Text(said)
+    return said
 
 
 def merge(
@@ -115,7 +116,7 @@ def _merged(found: Merged) -> Text:
     from rich.text import Text
 
     said = f"{found.folder}: {found.base} with the adapter merged in, {found.dtype}, "
-    said += f"{found.size_bytes / 2**30:.2f} GiB."
+    said += f"{found.size_bytes / 2**30:.3g} GiB."
     if found.trained_on != "none":
         said += (
             f" The adapter was trained on {found.trained_on} weights and is merged into "

@@ -202,7 +202,12 @@ def _commit(api: HfApi, repo_id: str, contents: dict[str, Path | bytes]) -> None
 def _hub_problems(repo_id: str) -> Iterator[None]:
     """Say in one line what went wrong, whoever says it."""
     from httpx2 import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        OIDCError,
+    )
 
     try:
         yield
@@ -221,7 +226,7 @@ def _hub_problems(repo_id: str) -> Iterator[None]:
 
         what = f"the Hub ({constants.ENDPOINT}) does not answer"
         raise _problem(repo_id, what, fix="check the connection, and push again") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, OIDCError) as error:
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):  # of one file among several
             raise _refused(repo_id, cause) from error
