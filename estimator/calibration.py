@@ -49,7 +49,8 @@ class Calibration(Record):
     ``allocated_offset_bytes`` and ``reserved_offset_bytes`` are measured less the dry run's,
     ``formula_offset_bytes`` is measured allocated less the formula's. ``cache_share`` is measured
     reserved / allocated, ``time_factor`` the measured step by the likely one of the time model,
-    ``flops_per_second`` what the step's matrix products came to.
+    ``flops_per_second`` what the step's matrix products came to. ``lessons`` are those whose
+    weights are stored as the plan's, ``num_lessons`` is their number; fewer may teach a figure.
     """
 
     device_name: str
@@ -123,6 +124,7 @@ def calibrate(
     if not chosen:
         return None
     stored = _like(chosen, plan, _stored_alike)
+    used = stored or chosen  # without any that is like the plan there is still the context
     timed = _like(stored, plan, _computed_alike)
     found = {
         "context_bytes": _figure(one.measured.context_bytes for one in chosen),
@@ -134,20 +136,20 @@ def calibrate(
         "flops_per_second": _figure(one.flops_per_second for one in timed if one.teaches_time),
         "mfu": _figure(one.mfu for one in timed if one.teaches_time),
     }
-    dates = [one.made_on for one in chosen]
+    dates = [one.made_on for one in used]
     return Calibration(
         device_name=chosen[-1].device_name,
         stack=stack,
         source="own" if own else "imported",
-        num_lessons=len(chosen),
+        num_lessons=len(used),
         newest=max(dates),
         oldest=min(dates),
-        lessons=tuple(one.id for one in chosen),
+        lessons=tuple(one.id for one in used),
         notes=(
             *_gaps(stored, timed, plan),
             *_age(dates, today),
             *_disagreements(found),
-            *_origin(chosen, own),
+            *_origin(used, own),
         ),
         **found,
     )
@@ -253,10 +255,10 @@ def _disagreements(found: dict[str, Figure | None]) -> list[str]:
     return notes
 
 
-def _origin(chosen: list[Lesson], own: list[Lesson]) -> list[str]:
+def _origin(used: list[Lesson], own: list[Lesson]) -> list[str]:
     if own:
         return []
-    sources = ", ".join(dict.fromkeys(one.imported_from for one in chosen))
+    sources = ", ".join(dict.fromkeys(one.imported_from for one in used))
     return [f"No probe of your own: these lessons were imported ({sources})."]
 
 
@@ -371,7 +373,7 @@ def _fits(
 def by_device(lessons: Sequence[Lesson], today: date) -> list[Calibration]:
     """Return one calibration for each device and set of libraries that lessons speak of."""
     found: dict[str, Calibration] = {}
-    for one in sorted(lessons, key=lambda one: one.made_on, reverse=True):
+    for one in sorted(lessons, key=lambda one: (one.made_on, one.id), reverse=True):
         known = calibrate(lessons, one.device_name, one.software, today=today)
         if known:
             found.setdefault(f"{known.device_name} {sorted(known.stack.items())}", known)

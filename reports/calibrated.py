@@ -74,8 +74,10 @@ def time(found: Calibrated) -> str:
     step, model = found.calibrated_step_seconds, found.plain_step_seconds
     if step is None or model is None:
         return ""
+    factor = found.calibration.time_factor
+    many = f" by {factor.num_lessons} alike" if factor else ""
     sentence = (
-        f"A step takes {duration(step.likely)} calibrated, "
+        f"A step takes {duration(step.likely)} calibrated{many}, "
         f"{duration(model.low)} to {duration(model.high)} by the model"
     )
     run, run_model = found.calibrated_hours, found.plain_hours
@@ -92,9 +94,9 @@ def figures(calibration: Calibration) -> list[tuple[str, str, str, str]]:
     """Return what was learnt: name, median, lowest to highest, number of lessons."""
     rows = [
         ("CUDA context", calibration.context_bytes, _mib),
-        ("allocated: measured - dry run", calibration.allocated_offset_bytes, _mib),
-        ("allocated: measured - formula", calibration.formula_offset_bytes, _mib),
-        ("reserved: measured - dry run", calibration.reserved_offset_bytes, _mib),
+        ("allocated: measured - dry run", calibration.allocated_offset_bytes, _offset),
+        ("allocated: measured - formula", calibration.formula_offset_bytes, _offset),
+        ("reserved: measured - dry run", calibration.reserved_offset_bytes, _offset),
         ("reserved / allocated", calibration.cache_share, _ratio),
         ("step time / time model", calibration.time_factor, _ratio),
         ("matrix products", calibration.flops_per_second, _gflops),
@@ -108,13 +110,20 @@ def figures(calibration: Calibration) -> list[tuple[str, str, str, str]]:
 
 
 def _spread(one: Figure, show: Callable[[float], str]) -> str:
-    if one.num_lessons == 1:
+    low, high = show(one.low), show(one.high)
+    if one.num_lessons == 1 or low == high:
         return ""
-    return f"{show(one.low)} to {show(one.high)}"
+    same_unit = " " in low and low.split()[-1] == high.split()[-1]
+    return f"{low.rsplit(' ', 1)[0] if same_unit else low} to {high}"
 
 
 def _mib(value: float) -> str:
-    return f"{value / MIB:+,.1f} MiB" if value else "0"
+    return f"{value / MIB:,.1f} MiB"
+
+
+def _offset(value: float) -> str:
+    mib = round(value / MIB, 1)
+    return f"{mib:+,.1f} MiB" if mib else "0 MiB"
 
 
 def _ratio(value: float) -> str:

@@ -60,8 +60,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setenv("COLUMNS", "100")
         with pytest.raises(SystemExit) as end:
             tuneplan.main()
-        code = end.value.code
-        return Done(code if isinstance(code, int) else 0, *capsys.readouterr())
+        code, shown = end.value.code, capsys.readouterr()
+        return Done(code if isinstance(code, int) else 0, shown.out, shown.err)
 
     return run_
 
@@ -94,12 +94,13 @@ def test_an_estimate_shows_plain_and_calibrated_values(
     found = document["calibration"]
     assert found["plain_bytes"]["allocated"] == document["peak_allocated_bytes"]
     assert found["calibrated_bytes"]["total"]["likely_bytes"] != found["plain_bytes"]["total"]
-    assert found["calibration"]["num_lessons"] == len(own_lessons) == 22
+    alike = [one for one in own_lessons if one.step.quantization == "none"]
+    assert found["calibration"]["num_lessons"] == len(alike) == 7
     assert found["calibrated_hours"]["likely"] > found["plain_hours"]["likely"]
-    text = run("estimate", str(plan)).out
-    assert "Calibrated by 22 probes on Tesla T4 (2026-11-01): total" in text
+    text = " ".join(run("estimate", str(plan)).out.split())
+    assert "Calibrated by 7 probes on Tesla T4 (2026-11-01): total" in text
     assert "(plain " in text
-    assert "calibrated, " in text
+    assert " calibrated by 5 alike, " in text
     assert " by the model." in text
 
 
@@ -127,7 +128,7 @@ def test_the_page_shows_both_too(own_lessons: list[Lesson], on_t4: None, tmp_pat
     app = AppTest.from_function(page, args=(str(plan),), default_timeout=30).run()
     assert not app.exception
     said = " ".join(one.value for one in app.markdown)
-    assert "Calibrated by 22 probes on Tesla T4" in said
+    assert "Calibrated by 7 probes on Tesla T4" in said
     assert "plain" in said
     assert "by the model" in said
     assert len(app.table) == 2
