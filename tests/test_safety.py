@@ -69,6 +69,7 @@ def test_a_models_own_code_runs_where_one_run_asks_for_it_and_that_is_said_loudl
 ) -> None:
     mark = tmp_path / "mark"
     plan = tiny_plan.changed(model=str(write_model(tmp_path / "own", mark)), seq_len=64)
+    plan = plan.changed(micro_batch_size=1, gradient_accumulation_steps=1)
     (tmp_path / "plan.yaml").write_text(plan.to_yaml())
     command = ["probe", str(tmp_path / "plan.yaml"), "--trust-remote-code", "--device", "cpu"]
     done = subprocess.run(
