@@ -67,7 +67,11 @@ def weigh_changes(
 
 
 def changes_that_fit(
-    plan: FineTunePlan, capacity_bytes: int, *, device: Device = "cuda"
+    plan: FineTunePlan,
+    capacity_bytes: int,
+    *,
+    device: Device = "cuda",
+    reader: Reader | None = None,
 ) -> list[WeighedChange]:
     """Return up to three changes of which any one brings a plan under a capacity, with room.
 
@@ -79,9 +83,10 @@ def changes_that_fit(
         capacity_bytes: The memory there is. On a GPU the allocator's cache and the CUDA context
             must fit it too, as far as the estimate assumes them; on a CPU the peak.
         device: Where the plan runs.
+        reader: Reads the changed plans on that device; left out, the formula alone does.
     """
     found: list[WeighedChange] = []
-    for change in weigh_changes(plan, capacity_bytes, Reader(device=device)):
+    for change in weigh_changes(plan, capacity_bytes, reader or Reader(device=device)):
         if change.fits == "yes" and _is_worth_it(change):
             found.append(change)
         if len(found) == MAX_CHANGES:

@@ -61,6 +61,20 @@ def download_model(model_id: str) -> Path:
         return Path(found)
 
 
+def cached_model(model_id: str) -> Path | None:
+    """Return the folder in the Hub's local cache that holds a model, None where there is none.
+
+    Nobody is asked over the network; some of the model's files may be missing.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+
+
 def _check_room(model_id: str, cache: Path, size_bytes: int) -> None:
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(existing).free

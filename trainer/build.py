@@ -14,6 +14,7 @@ from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.adapters import add_adapter
 from trainer.losses import take_loss_in_chunks
+from trainer.not_built import refuse_what_is_not_built
 from trainer.untyped import bnb, peft
 from trainer.weights import keep_4_bit_layout
 
@@ -54,7 +55,7 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
         InputError: The step is one that is not built yet, or the method does not suit this model,
             for example a target module it lacks.
     """
-    _refuse_what_is_not_built(plan)
+    refuse_what_is_not_built(plan)
     keep_4_bit_layout(base)
     if plan.gradient_checkpointing:
         variant = {"use_reentrant": plan.checkpointing_reentrant}
@@ -69,16 +70,6 @@ def prepare(base: Any, plan: FineTunePlan) -> Any:
         take_loss_in_chunks(model, plan)
     model.train()
     return model
-
-
-def _refuse_what_is_not_built(plan: FineTunePlan) -> None:
-    """A step that is not the plan's own would be worse than none."""
-    problems = []
-    if plan.parallel.strategy != "none":
-        what = f"{plan.parallel.strategy} is not run yet: the step is taken on one GPU"
-        problems.append(Problem("parallel.strategy", what, "none", "set parallel.strategy: none"))
-    if problems:
-        raise InputError(problems)
 
 
 def _unfreeze(model: Any, plan: FineTunePlan) -> Any:

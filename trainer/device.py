@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 import resource
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from estimator.gpus import GIB
 from estimator.problems import InputError, Problem
 from trainer.results import Device, OutOfMemory
 
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+_MAPPED_FROM_BYTES = 2**16  # a block as large as this has pages of its own
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
 _REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
@@ -107,6 +110,8 @@ def limited_memory(
     torch.randn(256, 256).mm(torch.randn(256, 256))  # its threads must exist before the limit does
     available = psutil.virtual_memory().available
     capacity = available if limit_gib is None else min(available, round(limit_gib * GIB))
+    if limit_gib is not None:
+        _return_what_is_freed()
     before = resource.getrlimit(resource.RLIMIT_DATA)
     held = _data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (held + capacity, before[1]))
@@ -114,6 +119,18 @@ def limited_memory(
         yield Limits(device, capacity, None)
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _return_what_is_freed() -> None:
+    """Let glibc's malloc give tensors back to the system as they are freed.
+
+    Left alone it learns from freed blocks of up to 32 MiB to keep such blocks (``M_MMAP_THRESHOLD``
+    in mallopt(3)); the holes between them then count towards the limit, half as much again as the
+    tensors. Other C libraries have no such call, and keep their ways.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
 
 
 def _data_bytes() -> int:

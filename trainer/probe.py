@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
+import statistics
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
 
 from estimator.bands import MEASURED_MOVED_BY, measured_bands
-from estimator.estimate import MemoryEstimate, ParameterCounts, Phase
-from estimator.fit import changes_that_fit
-from estimator.gpus import GIB, Gpu, common_gpus
+from estimator.estimate import Device, MemoryEstimate
+from estimator.gpu_names import gpu_of_driver
+from estimator.gpus import GIB, common_gpus
 from estimator.judge import judge_traced
 from estimator.memory import NoFormula, read_formula
-from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
-from trainer.attention import chosen_attention
-from trainer.build import build_training, prepare
-from trainer.data import endless_batches, random_batches
-from trainer.device import Limits, choose_device, driver_used_bytes, limited_memory
+from estimator.whole_run import Examples, StepTimes, WholeRun, whole_run
+from trainer.device import choose_device
 from trainer.dryrun import dry_run, software_versions
-from trainer.examples import PROBE_EXAMPLES, open_examples
-from trainer.measure import Measurement, measure_steps
-from trainer.pickles import has_safetensors
+from trainer.find_batch import find_batch
+from trainer.measure import Measurement, Watchers
+from trainer.real_steps import Setup, Taken, set_up, take_steps
 from trainer.remote_code import runs_code, warning
-from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
-from trainer.skeleton import build_skeleton, num_parameters, transformers_config
-from trainer.step import Batch
-from trainer.tokenized import tokenize_data
-from trainer.untyped import transformers
-from trainer.weights import fill_at_random, load_pretrained
-
-Weights = Literal["random", "pretrained"]
+from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
+from trainer.shortage import answered, confirming
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +42,8 @@ class Observer:
 def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
     """Estimate a plan in both ways, then train for some steps and measure.
 
-    Out of memory is a result: it says what was asked, what was there and what would fit.
+    Out of memory is a result: it says what was asked, what was there and what would fit. So is
+    what was measured before the process was told to end.
 
     Args:
         request: The plan, data, number of steps, device and memory limit.
@@ -61,88 +51,81 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
 
     Raises:
         InputError: The plan, the model, the data or the device cannot be used.
+        Ended: The process was told to end before anything was measured.
     """
-    device = choose_device(request.device)
-    used_before_bytes = driver_used_bytes(device)
-    plan = _plan_here(request.plan, device)
-    facts = resolve_model(plan.model)
-    batches, data = _batches(request, plan, facts, device)
-    weights: Weights = "pretrained" if _has_weights(facts.folder) else "random"
+    search = None
+    if request.find_batch:  # before CUDA is touched here: every try wants the whole GPU
+        search = find_batch(
+            request,
+            confirming("cuda" if choose_device(request.device).type == "cuda" else "cpu"),
+            on_activity=observer.on_activity,
+            should_stop=observer.should_stop,
+        )
+        size = search.largest or 1  # of which the probe then tells why not even that runs
+        plan = request.plan.changed(micro_batch_size=size)
+        request = request.model_copy(update={"plan": plan})
+    setup = set_up(request)
+    kind: Device = "cuda" if setup.device.type == "cuda" else "cpu"
     observer.on_activity("formula")
-    formula, refusal = _formula(plan, device)
+    formula, refusal = _formula(setup.plan, kind)
     observer.on_activity("dry run")
-    dry = _dry_run(plan, device, trust_remote_code=request.trust_remote_code)
-    if device.type == "cpu" and dry is not None and request.memory_limit_gib is None:
+    dry = _dry_run(setup.plan, kind, trust_remote_code=request.trust_remote_code)
+    if kind == "cpu" and dry is not None and request.memory_limit_gib is None:
         _check_room(dry)
     beside: dict[str, Any] = {
-        "plan": plan,
-        "device": device.type,
-        "device_name": _device_name(device),
-        "weights": weights,
-        "data": data,
+        "plan": setup.plan,
+        "device": kind,
+        "device_name": _device_name(setup.device),
+        "weights": "pretrained" if setup.weights.folder else "random",
+        "weights_note": setup.weights.note,
+        "data": setup.batches.told,
         "dry_run": dry,
         "formula": formula,
         "formula_refusal": refusal,
         "software": software_versions(),
-        "remote_code": _remote_code(request, facts),
+        "remote_code": _remote_code(setup),
+        "batch_search": search,
     }
-    reached: dict[str, Phase] = {"phase": "load"}
-    with limited_memory(device, request.memory_limit_gib, used_before_bytes) as limits:
-        try:
-            measurement, counts, seconds = _measure(
-                request, plan, facts, weights, batches, device, observer, reached
-            )
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is one
-            shortage = _out_of_memory(error, plan, limits, reached["phase"])
-            if shortage is None:
-                raise
-            return ProbeResult(**beside, out_of_memory=shortage)
+    observer.on_activity(f"building the model ({beside['weights']} weights)")
+    watchers = Watchers(observer.on_step, lambda _: None, observer.should_stop)
+    taken = take_steps(setup, watchers)
+    if isinstance(taken, OutOfMemory):
+        observer.on_activity("out of memory: looking for changes that make it fit")
+        return ProbeResult(**beside, out_of_memory=answered(taken, setup.plan, setup.device))
+    found = taken.measurement
     return ProbeResult(
         **beside,
-        measured=_measured_estimate(plan, measurement, counts, device, limits, seconds),
-        num_steps=len(measurement.losses),
-        first_loss=measurement.losses[0],
-        last_loss=measurement.losses[-1],
-        step_seconds_median=measurement.step_seconds_median,
-        tokens_per_second=measurement.tokens_per_second,
-        stopped_early=measurement.stopped_early,
+        measured=_measured_estimate(setup, taken),
+        num_steps=len(found.losses),
+        first_loss=found.losses[0],
+        last_loss=found.losses[-1],
+        steps=dict(found.roles),
+        step_seconds_median=found.step_seconds_median,
+        step_seconds_p95=found.step_seconds_p95,
+        tokens_per_step=found.tokens_per_step,
+        tokens_per_second=found.tokens_per_second,
+        padded_tokens_per_second=found.padded_tokens_per_second,
+        lengths=found.lengths,
+        timed_peak_bytes=found.timed_peak_bytes,
+        gpu_use=found.gpu_use,
+        whole_run=_whole_run(setup, found, beside["device_name"]),
+        stopped_early=found.stopped_early,
     )
 
 
-def _plan_here(plan: FineTunePlan, device: torch.device) -> FineTunePlan:
-    """The plan on the GPU that is really there: its generation decides kernels."""
-    if device.type == "cpu":
-        return plan
-    properties = torch.cuda.get_device_properties(device)
-    gpu = Gpu(
-        name=properties.name,
-        memory_gib=properties.total_memory / GIB,
-        compute_capability=float(f"{properties.major}.{properties.minor}"),
-        has_bf16=properties.major >= 8,
-        source="this machine's driver",
-    )
-    return plan.changed(gpu=gpu)
-
-
-def _remote_code(request: ProbeRequest, facts: ResolvedModel) -> str:
-    ran = request.trust_remote_code and runs_code(facts.config, facts.folder)
-    return warning(request.plan.model) if ran else ""
+def _remote_code(setup: Setup) -> str:
+    ran = setup.request.trust_remote_code and runs_code(setup.facts.config, setup.facts.folder)
+    return warning(setup.plan.model) if ran else ""
 
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def _dry_run(
-    plan: FineTunePlan, device: torch.device, *, trust_remote_code: bool
-) -> MemoryEstimate | None:
+def _dry_run(plan: FineTunePlan, kind: Device, *, trust_remote_code: bool) -> MemoryEstimate | None:
     """The dry run beside a probe; a step that cannot be traced can still be measured."""
     try:
-        return dry_run(
-            plan,
-            device="cuda" if device.type == "cuda" else "cpu",
-            trust_remote_code=trust_remote_code,
-        )
+        return dry_run(plan, device=kind, trust_remote_code=trust_remote_code)
     except InputError:
         raise
     except Exception:  # noqa: BLE001  whatever tracing met, it is in the log
@@ -160,138 +143,69 @@ def _check_room(dry: MemoryEstimate) -> None:
         raise InputError(Problem("plan", what, fix=fix))
 
 
-def _formula(plan: FineTunePlan, device: torch.device) -> tuple[MemoryEstimate | None, str]:
+def _formula(plan: FineTunePlan, kind: Device) -> tuple[MemoryEstimate | None, str]:
     try:
-        return read_formula(plan, device="cuda" if device.type == "cuda" else "cpu"), ""
+        return read_formula(plan, device=kind), ""
     except NoFormula as refusal:
         return None, refusal.reason
 
 
-def _has_weights(folder: Path | None) -> bool:
-    return folder is not None and has_safetensors(folder)
-
-
-def _batches(
-    request: ProbeRequest, plan: FineTunePlan, facts: ResolvedModel, device: torch.device
-) -> tuple[Iterator[Batch], str]:
-    """Return the probe's batches and what they are made of, in words."""
-    config = _config(request, facts)  # before the tokenizer, which says less of what is wrong
-    path = request.data_path or plan.data.path
-    if path is None:
-        vocab_size = config.get_text_config().vocab_size
-        return random_batches(plan, vocab_size, device), "random tokens"
-    source = open_examples(path, plan.data.format)
-    source.check(PROBE_EXAMPLES)
-    if facts.folder is None or not (facts.folder / "tokenizer_config.json").exists():
-        what = f"there is no tokenizer on this machine for {plan.model}"
-        fix = "set model to a folder with its tokenizer, or leave the data out"
-        raise InputError(Problem("model", what, fix=fix))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        facts.folder, local_files_only=True, trust_remote_code=request.trust_remote_code
+def _whole_run(setup: Setup, found: Measurement, device_name: str) -> WholeRun | None:
+    if not found.step_seconds or found.step_seconds_median is None:
+        return None
+    batches = setup.batches
+    times = StepTimes(
+        low=min(found.step_seconds),
+        likely=found.step_seconds_median,
+        high=found.step_seconds_p95 or max(found.step_seconds),
+        optimizer=statistics.median(found.optimizer_seconds),
+        num_steps=len(found.step_seconds),
+        on_own_data=batches.num_examples is not None,
     )
-    with tempfile.TemporaryDirectory() as folder:  # what is open in it can be read to the end
-        data = tokenize_data(source, tokenizer, plan, Path(folder), limit=PROBE_EXAMPLES)
-    told = f"{data.summary.num_examples:,} examples of {Path(path).name}"
-    return endless_batches(data.train, plan, tokenizer, device, full_length=True), told
+    examples = None
+    if batches.num_examples is not None:
+        examples = Examples(batches.num_examples, batches.tokens_per_example, batches.num_rows)
+    gpu = gpu_of_driver(device_name) if setup.device.type == "cuda" else None
+    return whole_run(setup.plan, times, examples, gpu.name if gpu else None)
 
 
-def _config(request: ProbeRequest, facts: ResolvedModel) -> Any:
-    trusted = request.trust_remote_code
-    return transformers_config(facts.config, request.plan.model, trust_remote_code=trusted)
-
-
-def _measure(
-    request: ProbeRequest,
-    plan: FineTunePlan,
-    facts: ResolvedModel,
-    weights: Weights,
-    batches: Iterator[Batch],
-    device: torch.device,
-    observer: Observer,
-    reached: dict[str, Phase],
-) -> tuple[Measurement, ParameterCounts, float]:
-    started = time.perf_counter()
-    observer.on_activity(f"building the model ({weights} weights)")
-    torch.manual_seed(0)
-    config = _config(request, facts)
-    if weights == "pretrained" and facts.folder is not None:
-        base = load_pretrained(facts.folder, config, plan, device)
-    else:
-        base = build_skeleton(plan, config, plan.model)
-        fill_at_random(base, plan, device)
-    num_base = num_parameters(base)
-    model = prepare(base, plan).to(device)
-    training = build_training(model, plan, on_cuda=device.type == "cuda")
-    with chosen_attention(plan, device):
-        measurement = measure_steps(
-            training,
-            batches,
-            device,
-            num_steps=request.num_steps,
-            on_step=observer.on_step,
-            on_phase=lambda phase: reached.update(phase=phase),
-            should_stop=observer.should_stop,
-        )
-    num_trained = sum(parameter.numel() for parameter in training.parameters)
-    counts = ParameterCounts(total=num_base, trainable=num_trained)
-    return measurement, counts, time.perf_counter() - started
-
-
-def _measured_estimate(
-    plan: FineTunePlan,
-    measurement: Measurement,
-    counts: ParameterCounts,
-    device: torch.device,
-    limits: Limits,
-    seconds: float,
-) -> MemoryEstimate:
-    reserved = measurement.peak_reserved_bytes
-    context = None if reserved is None else limits.context_bytes()
+def _measured_estimate(setup: Setup, taken: Taken) -> MemoryEstimate:
+    found = taken.measurement
+    reserved = found.peak_reserved_bytes
+    context = None if reserved is None else taken.limits.context_bytes()
     estimate = MemoryEstimate(
         basis="measured",
-        plan=plan,
-        parameters=counts,
-        components_bytes=measurement.components_bytes,
-        phases_bytes=measurement.phases_bytes,
-        peak_phase=measurement.peak_phase,
-        peak_allocated_bytes=measurement.peak_allocated_bytes,
+        plan=setup.plan,
+        parameters=taken.counts,
+        components_bytes=found.components_bytes,
+        phases_bytes=found.phases_bytes,
+        peak_phase=found.peak_phase,
+        peak_allocated_bytes=found.peak_allocated_bytes,
         peak_reserved_bytes=reserved,
         context_bytes=context,
         total_bytes=None if reserved is None or context is None else reserved + context,
-        assumptions=tuple(_assumptions(plan, device)),
-        device="cuda" if device.type == "cuda" else "cpu",
+        assumptions=tuple(_assumptions(setup)),
+        device="cuda" if setup.device.type == "cuda" else "cpu",
         software=software_versions(),
-        seconds=seconds,
+        seconds=taken.seconds,
     )
     bands = {"bands": measured_bands(estimate), "moved_by": MEASURED_MOVED_BY}
     estimate = estimate.model_copy(update=bands)
-    if device.type == "cpu":
+    if setup.device.type == "cpu":
         return estimate
-    return judge_traced(estimate, (plan.gpu_spec, *common_gpus()))
+    return judge_traced(estimate, (setup.plan.gpu_spec, *common_gpus()))
 
 
-def _assumptions(plan: FineTunePlan, device: torch.device) -> Iterator[str]:
-    if device.type == "cuda":
+def _assumptions(setup: Setup) -> Iterator[str]:
+    if setup.device.type == "cuda":
         yield "Allocated and reserved are the peaks of PyTorch's caching allocator on this GPU."
     else:
         yield "Allocated is the sum of all live tensor storages; a CPU has no reserved memory."
         yield "Times on a CPU include the recording, and say nothing about a GPU."
-    if plan.gradient_accumulation_steps > 2:
+    if setup.batches.natural is not None:
+        yield (
+            f"The peak is that of batches filled up to {setup.plan.seq_len:,} tokens; times are "
+            "those of batches as long as their longest example."
+        )
+    if setup.plan.gradient_accumulation_steps > 2:
         yield "Each step took two micro-steps: more of them need time, and no more memory."
-
-
-def _out_of_memory(
-    error: Exception, plan: FineTunePlan, limits: Limits, phase: Phase
-) -> OutOfMemory | None:
-    """Return what ran short, or None where the error is about something else."""
-    shortage = limits.shortage(error, phase)
-    if shortage is None:
-        return None
-    kind = "cuda" if limits.device.type == "cuda" else "cpu"
-    capacity_bytes = shortage.capacity_bytes
-    found = changes_that_fit(plan, capacity_bytes, device=kind) if capacity_bytes else ()
-    changes = tuple(
-        Change(override=change.override, peak_allocated_bytes=change.peak_allocated_bytes)
-        for change in found
-    )
-    return shortage.model_copy(update={"changes": changes})

@@ -1,0 +1,94 @@
+"""The answer to out of memory: which changes make the plan fit, and who else holds the GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+
+from estimator.changes import Training
+from estimator.estimate import Device, MemoryEstimate
+from estimator.fit import WeighedChange, changes_that_fit, stack_changes
+from estimator.plan import FineTunePlan
+from estimator.problems import InputError
+from estimator.reader import Confirm, NotConfirmed, Reader
+from trainer.device import gpu_uuid
+from trainer.dryrun import dry_run
+from trainer.gpu_meter import gpu_holders
+from trainer.results import Change, OutOfMemory
+
+MAX_DRY_RUNS = 6
+"""Where the formula does not hold, changes are read by dry runs, of some seconds each."""
+
+_FURTHEST_FIRST: tuple[Training, ...] = ("different", "nearly", "same")
+
+_CPU_ROOM = 0.85
+"""The part of a CPU's limit that tensors may fill, by the estimate. The limit bounds everything
+that the process maps for data: freed blocks that glibc's malloc holds back, and the buffers that
+oneDNN and OpenMP threads take within one operation, which no tensor shows."""
+
+
+def answered(shortage: OutOfMemory, plan: FineTunePlan, device: torch.device) -> OutOfMemory:
+    """Return a shortage with what is known about it once the model is gone from the device."""
+    holders = gpu_holders(gpu_uuid(device), {os.getpid()})
+    if shortage.capacity_bytes is None:
+        return shortage.model_copy(update={"holders": tuple(holders)})
+    changes = _changes(plan, shortage.capacity_bytes, on_cuda=device.type == "cuda")
+    return shortage.model_copy(update={"changes": changes, "holders": tuple(holders)})
+
+
+def confirming(device: Device) -> Confirm:
+    """Return what makes dry runs for one device, in this process, for a :class:`Reader`."""
+
+    def confirm(plan: FineTunePlan) -> MemoryEstimate:
+        try:
+            return dry_run(plan, device=device)
+        except InputError:
+            raise
+        except Exception as error:
+            raise NotConfirmed(f"The dry run broke: {error}") from error
+
+    return confirm
+
+
+def _changes(plan: FineTunePlan, capacity_bytes: int, *, on_cuda: bool) -> tuple[Change, ...]:
+    """Return up to three changes of which any one is enough; else one that holds several."""
+    if not on_cuda:
+        capacity_bytes = round(capacity_bytes * _CPU_ROOM)
+    kind: Device = "cuda" if on_cuda else "cpu"
+    reader = Reader(confirm=confirming(kind), device=kind, dry_runs_left=MAX_DRY_RUNS)
+    single = changes_that_fit(plan, capacity_bytes, device=kind, reader=reader)
+    if single:
+        return tuple(map(_change, single))
+    stack = stack_changes(plan, capacity_bytes, reader)
+    return (_together(stack),) if stack and stack[-1].fits == "yes" else ()
+
+
+def _change(weighed: WeighedChange) -> Change:
+    return Change(
+        override=weighed.override,
+        peak_allocated_bytes=weighed.peak_allocated_bytes,
+        text=weighed.text,
+        keys=weighed.keys,
+        training=weighed.training,
+        price=weighed.price,
+    )
+
+
+def _together(stack: list[WeighedChange]) -> Change:
+    """Return several changes as one; a key that two of them set has the later one's value."""
+    keys = {key: value for one in stack for key, value in one.keys.items()}
+    return Change(
+        override=" --set ".join(one.override for one in stack),
+        peak_allocated_bytes=stack[-1].peak_allocated_bytes,
+        text=", and ".join(one.text for one in stack),
+        keys=keys,
+        training=_furthest(one.training for one in stack),
+        price="; ".join(one.price for one in stack),
+    )
+
+
+def _furthest(trainings: Iterable[Training]) -> Training:
+    found = set(trainings)
+    return next(one for one in _FURTHEST_FIRST if one in found)
