@@ -66,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer_user(path, body, token)
 
     def _answer_user(self, path: str, body: bytes, token: str) -> tuple[int, Any]:
+        if path == "/api/whoami-v2":
+            role = "write" if token == GOOD_TOKEN else "read"
+            return 200, {"type": "user", "name": "ann", "auth": {"accessToken": {"role": role}}}
         if path == "/api/repos/create":
             return self._create(json.loads(body), token)
         if path == "/api/validate-yaml":

@@ -26,18 +26,22 @@ import json, os, sys
 from pathlib import Path
 from huggingface_hub import constants
 from estimator.problems import InputError
-from trainer.publish import push
-folder, logged_in = Path(sys.argv[1]), {}
+from trainer.publish import check_push, push
+folder = Path(sys.argv[1])
 for case in json.loads(sys.argv[2]):
     os.environ["HF_TOKEN"] = case.get("token", "")
     constants.ENDPOINT = case.get("endpoint", constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = case.get("offline", False)
-    said = []
+    said, done = [], {}
     try:
-        done = {"url": push(folder, case["id"], private=case.get("private", True),
+        check_push(case["id"])
+    except InputError as error:
+        done = {"foreseen": str(error)}
+    try:
+        done |= {"url": push(folder, case["id"], private=case.get("private", True),
                             on_progress=said.append)}
     except InputError as error:
-        done = {"problem": str(error)}
+        done |= {"problem": str(error)}
     print(json.dumps(done | {"said": said}), flush=True)
 """
 
@@ -188,6 +192,19 @@ def test_what_goes_wrong_comes_in_one_line_with_what_to_do(
     assert problem.startswith(f"push to {repo_id}: ")
     assert all(part in problem for part in says), problem
     assert repo_id == "ann/full" or repo_id not in pushes.hub.repos
+
+
+def test_what_will_go_wrong_is_foreseen_before_hours_of_training(pushes: Pushes) -> None:
+    foreseen = {
+        repo_id: str(answer["foreseen"])
+        for repo_id, answer in pushes.answers.items()
+        if "foreseen" in answer
+    }
+    assert set(foreseen) == set(pushes.answers) - {"ann/tiny", "ann/seen", "ann/open", "ann/full"}
+    assert "may only read" in foreseen["bob/tiny"]
+    assert "does not accept the token" in foreseen["ann/wrong"]
+    assert "nobody is logged in" in foreseen["ann/nobody"]
+    assert not any("\n" in problem for problem in foreseen.values())
 
 
 def test_a_folder_without_safetensors_is_not_published(tmp_path: Path) -> None:

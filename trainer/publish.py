@@ -108,7 +108,8 @@ def check_push(repo_id: str) -> None:
     """Find out before hours of training what would stand against a push, as far as it shows.
 
     Raises:
-        InputError: The id is not one, nobody is logged in, or the Hub does not know the token.
+        InputError: The id is not one, nobody is logged in, or the Hub does not know the token or
+            lets it only read.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -117,7 +118,9 @@ def check_push(repo_id: str) -> None:
         token = get_token()
         if not token:
             raise _problem(repo_id, "nobody is logged in to the Hub on this machine", fix=_LOG_IN)
-        HfApi(token=token, library_name="tuneplan").whoami()
+        user = HfApi(token=token, library_name="tuneplan").whoami()
+        if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise _problem(repo_id, "the token may only read", "a token that may write", _LOG_IN)
 
 
 def published_files(folder: Path) -> dict[str, Path | bytes]:
