@@ -26,7 +26,8 @@ sys.path.insert(
 )  # bench and tests are not installed with the package
 
 from bench.accuracy_rows import PUBLISHED, Measured, published
-from estimator.calibration import Calibrated, apply, calibrate
+from estimator.calibrated import Calibrated, apply
+from estimator.calibration import calibrate
 from estimator.documents import write_atomic
 from estimator.estimate import Basis, Level, MemoryEstimate
 from estimator.lesson_files import export_text, import_lessons

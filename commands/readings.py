@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from commands.watch import Progress
-from estimator.calibration import Calibrated
+from estimator.calibrated import Calibrated
 from estimator.compare import METHODS, compare_methods, under_method
 from estimator.estimate import MemoryEstimate
 from estimator.gpus import Gpu

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from estimator.calibration import Calibrated, Calibration, Figure
+from estimator.calibrated import Calibrated
+from estimator.calibration import Calibration, Figure
 from estimator.estimate import Level
 from estimator.throughput import Span
 from reports.levels import LEVEL_NAMES, LEVELS

@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from estimator.calibration import Calibrated, Calibration
+from estimator.calibrated import Calibrated
+from estimator.calibration import Calibration
 from estimator.lesson_files import Kept
 from estimator.lessons import Lesson, Peaks
 from reports import calibrated as words

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.calibration import LESSONS, Case, Errors, cases, leave_one_out
-from estimator.calibration import Calibration, apply, calibrate
+from estimator.calibrated import apply
+from estimator.calibration import Calibration, calibrate
 from estimator.estimate import Level
 from estimator.gpu_names import gpu_of_driver, is_same_gpu
 from estimator.lesson_files import import_lessons, keep, read_lessons

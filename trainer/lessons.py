@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from estimator.calibration import Calibrated, apply, calibrate
+from estimator.calibrated import Calibrated, apply
+from estimator.calibration import calibrate
 from estimator.estimate import MemoryEstimate
 from estimator.gpu_names import is_same_gpu
 from estimator.lesson_files import keep, read_lessons
