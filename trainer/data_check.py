@@ -14,7 +14,7 @@ from estimator.plan import FineTunePlan, Schedule
 from trainer.chat_template import TemplateProblem
 from trainer.data_findings import MAX_NAMED, Notes
 from trainer.data_report import Bar, DataReport, TokenCounts
-from trainer.example_formats import Example, RowProblem, Turn
+from trainer.example_formats import Example, RowProblem, Turn, printable
 from trainer.example_rows import place
 from trainer.examples import ExampleSource, Found, content_digest
 from trainer.hosted import HostedCheck, hosted_rules
@@ -99,7 +99,7 @@ def check_data(
         name=source.name,
         format=source.format,
         columns=source.columns.names,
-        ignored_columns=source.ignored_columns,
+        ignored_columns=tuple(map(printable, source.ignored_columns)),
         num_rows=num_rows,
         num_examples=num_examples,
         num_train=num_examples - (num_validation if validation is None else 0),

@@ -140,12 +140,12 @@ def example_of(row: Mapping[str, Any], columns: Columns) -> Example:
         return Example(turns=_turns(row[columns.names[0]], columns.names[0]))
     if columns.format == "text":
         return Example(completion=_text(row[columns.names[0]], columns.names[0]))
-    first, second, *optional = columns.names
+    first, second = columns.names[:2]
     given, learned = _text(row[first], first), _text(row[second], second)
     if columns.format == "prompt_completion":
         return Example(_joined(given, learned), learned)
-    for name in optional:
-        if row.get(name) not in (None, ""):
+    for name in _OPTIONAL:  # in any row, whether or not the first one has it
+        if name not in columns.names[:2] and row.get(name) not in (None, ""):
             given += f"\n\n{_text(row[name], name)}"
     return Example(turns=(Turn("user", given), Turn("assistant", learned)))
 

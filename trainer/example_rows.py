@@ -134,14 +134,14 @@ def _jsonl(path: Path) -> Iterator[Row]:
         if isinstance(line, RowProblem):
             yield Row(number, line)
         elif line and not line.isspace():
-            yield Row(number, _parsed(line))
+            yield Row(number, _parsed(line.rstrip("\r\n")))
 
 
 def _parsed(line: str) -> dict[str, Any] | RowProblem:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        return RowProblem(f"is not JSON ({error.msg} at column {error.colno})")
+        return RowProblem(f"is not JSON ({error.msg.removesuffix(' at')} at column {error.colno})")
     except RecursionError:
         return RowProblem("is nested too deeply to be read")
     except ValueError:
