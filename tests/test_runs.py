@@ -15,6 +15,7 @@ from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from trainer import launch
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
+from trainer.run_status import process_identity, started
 from trainer.run_writer import MIN_FREE_BYTES, RunWriter, create_run, record_worker
 from trainer.runs import Run, find_run, list_runs
 from tuneplan import app
@@ -122,7 +123,7 @@ def test_a_recycled_pid_does_not_pass_for_the_worker() -> None:
     run = create_run(REQUEST)
     RunWriter(run.folder).status(state="running", activity="step 3 of 6")
     assert run.status().state == "running"
-    rewrite_status(run, pid_started=psutil.Process().create_time() - 3600)
+    rewrite_status(run, pid_started=started(psutil.Process()) - 3600)
     status = run.status()
     assert status.state == "failed"
     assert "step 3 of 6" in status.reason
@@ -139,9 +140,8 @@ def test_a_worker_on_another_machine_is_not_judged_from_here() -> None:
 def test_an_ended_child_that_nobody_collected_counts_as_gone() -> None:
     run = create_run(REQUEST)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        started = psutil.Process(child.pid).create_time()
         RunWriter(run.folder).status(state="running")
-        rewrite_status(run, pid=child.pid, pid_started=started)
+        rewrite_status(run, **process_identity(psutil.Process(child.pid)))
         assert run.status().state == "running"
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
