@@ -107,7 +107,8 @@ def test_a_merged_model_gives_the_adapters_logits(saved: Any, name: str, tmp_pat
     )
     card = (output / "README.md").read_text()
     assert "library_name: transformers" in card
-    assert f"merged into {MODEL}" in card
+    assert card.index("needs no other") < card.index("# Questions")
+    assert f"This is {MODEL} with an adapter merged" in card
     assert (output / "plan.json").read_text() == (known.folder / "plan.json").read_text()
     assert [path.name for path in output.parent.iterdir()] == ["merged"]
 

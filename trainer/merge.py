@@ -28,6 +28,14 @@ from trainer.saved_model import (
 
 _MERGEABLE = ("LORA", "IA3")  # DoRA and rsLoRA are kinds of LORA
 _SHARD_SIZE = "5GB"
+_FRONT_MATTER = re.compile(r"---\n.*?\n---\n+", re.DOTALL)
+_RELATION = ("base_model_relation: adapter", "base_model_relation: merge")  # the Hub's words
+_LOADING = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # this folder, or its id on the Hub
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")
+tokenizer = AutoTokenizer.from_pretrained(folder)"""
 
 
 def merge(
@@ -123,17 +131,29 @@ def _check_room(folder: Path, size_bytes: int) -> None:
 
 
 def _card(adapter: SavedAdapter, result: Merged) -> str:
-    """The adapter's card, which is one of a whole model now."""
+    """The adapter's card, headed by what has become of it."""
     file = adapter.folder / "README.md"
-    card = file.read_text(encoding="utf-8") if file.exists() else f"# {adapter.folder.name}\n"
-    card = re.sub(r"(?m)^library_name: *peft *$", "library_name: transformers", card, count=1)
-    said = f"The adapter is merged into {result.base}, in {result.dtype}."
+    card = file.read_text(encoding="utf-8") if file.exists() else ""
+    match = _FRONT_MATTER.match(card)
+    metadata = match[0] if match else ""
+    for old, new in (("library_name: peft", "library_name: transformers"), _RELATION):
+        metadata = metadata.replace(old, new)
+    lines = [
+        f"{metadata}# Merged model",
+        f"This is {result.base} with an adapter merged into its weights, in {result.dtype}: a "
+        "whole model that needs no other.",
+    ]
     if result.trained_on != "none":
-        said += (
-            f" It was trained on {result.trained_on} weights and merged into unquantised ones, so "
-            "answers can differ a little from those of the adapter."
+        lines.append(
+            f"The adapter was trained on {result.trained_on} weights and merged into unquantised "
+            "ones, so answers can differ a little from those of the adapter."
         )
-    return f"{card.rstrip()}\n\n## Merged\n\n{said}\n"
+    lines.append(f"```python\n{_LOADING.format(dtype=result.dtype)}\n```")
+    rest = card[len(match[0]) if match else 0 :].strip()
+    if rest:
+        lines.append("What follows is the adapter's own card, as it was saved with it.")
+        lines.append(rest)
+    return "\n\n".join(lines) + "\n"
 
 
 def main() -> int:
