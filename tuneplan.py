@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import calibration, data, finetune, push, runs, saved
+from commands.advise import advise
+from commands.learn import learn
 from commands.shared import (
     AsJson,
     Device,
@@ -54,21 +56,7 @@ class Format(StrEnum):
     json = "json"
 
 
-@app.command()
-def advise(
-    answers: Annotated[
-        Path | None, typer.Argument(metavar="[ANSWERS]", help="Answers, or a scenario file.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which strategy fits your case, and why. Without a file it asks."""
-    from advisor.recommend import recommend
-    from advisor.scenario import load_answers
-    from commands.ask import ask_questions
-    from reports import terminal
-
-    found = recommend(load_answers(answers) if answers else ask_questions(_ask))
-    show(found.to_document(), lambda: terminal.advice(found), as_json)
+app.command()(advise)
 
 
 @app.command()
@@ -281,12 +269,9 @@ def demo(
         raise typer.Exit(1)
 
 
+app.command()(learn)
 app.command()(saved.generate)
 app.command()(saved.merge)
-
-
-def _ask(text: str) -> str:
-    return typer.prompt(text, default="", show_default=False, err=True)
 
 
 def main() -> None:

@@ -39,10 +39,41 @@ def parse_answers(document: Any, name: str = "answers") -> Answers:
         found = list(_problems(question, answer, name))
         problems += found
         if not found:
-            answers[question.id] = list(dict.fromkeys(answer)) if question.many else answer
+            answers[question.id] = _in_order(question, answer) if question.many else answer
     if problems:
         raise InputError(problems)
     return answers
+
+
+def relevant_answers(answers: Answers) -> Answers:
+    """Return the answers that count: those to questions that no other answer makes irrelevant."""
+    return {
+        question.id: answers[question.id]
+        for question in questions()
+        if question.id in answers and question.made_irrelevant_by(answers) is None
+    }
+
+
+def open_questions(answers: Answers) -> tuple[Question, ...]:
+    """Return the questions that are still worth asking, in their order."""
+    return tuple(
+        question
+        for question in questions()
+        if question.id not in answers and question.made_irrelevant_by(answers) is None
+    )
+
+
+def answered_share(answers: Answers) -> float:
+    """Return how much of the questionnaire is answered, 0 to 1.
+
+    A question that is open and irrelevant counts for nothing. One that was answered all the same
+    stays counted, so that one answer more never lowers the share.
+    """
+    return len(answers) / (len(answers) + len(open_questions(answers)))
+
+
+def _in_order(question: Question, chosen: list[str]) -> list[str]:
+    return [value for value in question.values if value in chosen]
 
 
 def _plain(answer: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
-from estimator.documents import read_document
+from pydantic import Field
+
+from advisor.bundled import read_bundled
 from estimator.records import Record
-
-_DATA = Path(__file__).with_name("data") / "questions.yaml"
 
 
 class Question(Record):
@@ -21,7 +21,11 @@ class Question(Record):
         why: What the answer decides.
         help: How to find the answer.
         choices: The values allowed, each with its label, in the order to show them.
+        choice_help: What a choice means, by value, where its label does not say it all.
         many: Whether the answer is a list of values.
+        irrelevant_when: Answers to other questions that make this one beside the point: the
+            values of a question, any of which does. The question is then neither asked nor counted.
+        learn: Topics that explain the words used.
     """
 
     id: str
@@ -30,12 +34,22 @@ class Question(Record):
     why: str
     help: str
     choices: tuple[tuple[str, str], ...]
+    choice_help: dict[str, str] = Field({})
     many: bool = False
+    irrelevant_when: dict[str, tuple[str, ...]] = Field({})
+    learn: tuple[str, ...] = ()
 
     @property
     def values(self) -> tuple[str, ...]:
         """The values that may be answered."""
         return tuple(value for value, _ in self.choices)
+
+    def made_irrelevant_by(self, answers: Mapping[str, str | list[str]]) -> str | None:
+        """Return the question whose answer makes this one irrelevant, None where none does."""
+        for question, values in self.irrelevant_when.items():
+            if answers.get(question) in values:
+                return question
+        return None
 
     def label(self, answer: str | list[str] | None) -> str:
         """Return an answer in words."""
@@ -52,7 +66,7 @@ def questions() -> tuple[Question, ...]:
     """Return every question, in the order to ask them."""
     return tuple(
         Question(**row | {"section": section["title"], "choices": tuple(row["choices"].items())})
-        for section in read_document(_DATA)["sections"]
+        for section in read_bundled("questions")["sections"]
         for row in section["questions"]
     )
 

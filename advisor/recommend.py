@@ -4,57 +4,117 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.answers import Answers, parse_answers
+from advisor.answers import Answers, answered_share, parse_answers, relevant_answers
 from advisor.flips import flips
-from advisor.questions import questions
-from advisor.recommendation import Choice, GateFound, Method, Ranked, Reason, Recommendation
-from advisor.rules import AXIS_MAX, Axis, Condition, Strategy, knowledge_base
-from advisor.scoring import Applied, applied, best, held_axes, raw_axes, score, stability
+from advisor.hosted import hosted_offers
+from advisor.ladder import climb
+from advisor.methods import Memory, choose_method, read_memory
+from advisor.questions import find_question
+from advisor.recommendation import (
+    Choice,
+    Confidence,
+    CounterEvidence,
+    GateFound,
+    Ranked,
+    Reason,
+    Recommendation,
+    SetAside,
+)
+from advisor.rules import AXIS_MAX, Axis, Condition, Evidence, Method, Strategy, knowledge_base
+from advisor.scoring import (
+    NUM_DRAWS,
+    SEED,
+    Applied,
+    applied,
+    best,
+    held_axes,
+    raw_axes,
+    score,
+    stability,
+)
+from estimator.plan import FineTunePlan
 
 __all__ = ["Recommendation", "recommend"]
 
 
-def recommend(answers: Answers) -> Recommendation:
+def recommend(answers: Answers, plan: FineTunePlan | None = None) -> Recommendation:
     """Return the advice for a set of answers.
 
     The score of a strategy is the sum of its reasons. A strategy that a gate blocks keeps its
-    score and is never recommended. An answer that is missing counts for nothing.
+    score and is never recommended. An answer that is missing counts for nothing, and so does one
+    that another answer makes irrelevant.
 
     Args:
         answers: What :func:`advisor.answers.parse_answers` accepts.
+        plan: The scenario's plan; the method is chosen by whether it fits that plan's GPU.
 
     Raises:
         InputError: The answers are not valid.
     """
-    answers = parse_answers(answers)
+    given = parse_answers(answers)
+    answers = relevant_answers(given)
     found = applied(answers)
     axis_reasons = _axis_reasons(found)
     axes = held_axes(raw_axes(found.rules))
     ranking = _ranking(found, axes, axis_reasons)
     top = knowledge_base().strategy(ranking[0].strategy)
     target = _target(found, axes)
-    method, method_reason = _method(target, answers)
+    memory = read_memory(answers, plan)
+    method, method_reason = _method(top, answers, memory)
     addons = [addon for addon in knowledge_base().addons if addon.applies(answers)]
     choice = Choice(
         strategy=top.id,
-        method=method if top.trains else None,
+        method=method,
         addons=tuple(addon.addon for addon in addons),
-        do_now=_next_step(found, top, target),
+        do_now=_next_step(found, top, target, fits=method is not None or not top.trains),
         target=target.id,
     )
+    stays, answered = stability(found, top.id), answered_share(given)
+    only_hosted = answers.get("weights") == "closed_only" and (top.trains or target.trains)
     return Recommendation(
         recommendation=choice,
         sentence=_sentence(choice, [addon.title for addon in addons]),
-        method_reason=method_reason if top.trains else None,
+        method_reason=method_reason,
+        memory=memory,
+        hosted=hosted_offers() if only_hosted else (),
         addon_reasons=tuple(addon.text for addon in addons),
         ranking=ranking,
         axes=axes,
         axis_reasons=axis_reasons,
         gates=_gates(found, {top.id, target.id}),
-        what_would_change=tuple(flips(answers, top.id)),
-        stability=stability(found, top.id),
-        answered=len(answers) / len(questions()),
+        what_would_change=tuple(flips(given, top.id)),
+        ladder=climb(answers, found, top.id, target.id),
+        confidence=Confidence(
+            stability=stays,
+            num_draws=NUM_DRAWS,
+            seed=SEED,
+            answered=answered,
+            evidence=_evidence(ranking[0]),
+        ),
+        stability=stays,
+        answered=answered,
+        set_aside=tuple(_set_aside(given)),
     )
+
+
+def _set_aside(given: Answers) -> Iterator[SetAside]:
+    for question_id in given:
+        question = find_question(question_id)
+        other_id = question.made_irrelevant_by(given)
+        if other_id is not None:
+            other = find_question(other_id)
+            answer = f"“{other.text}” is answered “{other.label(given[other_id])}”"
+            text = f"“{question.text}” does not count: {answer}."
+            yield SetAside(question=question_id, because_of=other_id, text=text)
+
+
+def _evidence(top: Ranked) -> dict[Evidence, float]:
+    """The share of a score's points, whatever their sign, that each grade of evidence gives."""
+    shares: dict[Evidence, float] = {"experiment": 0.0, "guidance": 0.0, "judgement": 0.0}
+    total = sum(abs(reason.points) for reason in top.reasons)
+    for reason in top.reasons:
+        shares[reason.evidence] += abs(reason.points) / total
+    return {grade: round(share, 4) for grade, share in shares.items()}
 
 
 def _reason(rule: str, axis: Axis | None, points: float, because: Condition) -> Reason:
@@ -66,6 +126,15 @@ def _reason(rule: str, axis: Axis | None, points: float, because: Condition) -> 
         source=because.source.name,
         url=because.source.url,
         evidence=because.source.evidence,
+        counter=tuple(
+            CounterEvidence(
+                text=one.text,
+                source=one.source.name,
+                url=one.source.url,
+                evidence=one.source.evidence,
+            )
+            for one in because.counter
+        ),
     )
 
 
@@ -100,6 +169,7 @@ def _ranking(
                 strategy=strategy.id,
                 title=strategy.title,
                 summary=strategy.summary,
+                trains=strategy.trains,
                 score=score(strategy, found, axes),
                 blocked=" ".join(gate.text for gate in found.blocks(strategy.id)) or None,
                 reasons=tuple(reasons),
@@ -141,30 +211,27 @@ def _target(found: Applied, axes: dict[Axis, float]) -> Strategy:
     return base.strategy(best(within_reach, found, axes))
 
 
-def _method(target: Strategy, answers: Answers) -> tuple[Method | None, str | None]:
-    if not target.trains:
-        return None, None
-    choice = next(
-        one
-        for one in knowledge_base().methods
-        if one.applies(answers) and (not one.strategies or target.id in one.strategies)
-    )
-    return choice.method, choice.text
+def _method(
+    strategy: Strategy, answers: Answers, memory: Memory | None
+) -> tuple[Method | None, str | None]:
+    return choose_method(strategy.id, answers, memory) if strategy.trains else (None, None)
 
 
-def _next_step(found: Applied, top: Strategy, target: Strategy) -> str:
+def _next_step(found: Applied, top: Strategy, target: Strategy, *, fits: bool) -> str:
     """What comes before the target: prerequisites, then the work that lifts its blocks."""
     wanted = (top.id, target.id)
     steps = [gate.step for gate in found.gates if gate.step and any(map(gate.concerns, wanted))]
+    if not fits:
+        steps.append("Take a smaller model or a larger GPU: no method fits the one that there is.")
     return " ".join(steps) or top.first_step
 
 
 def _sentence(choice: Choice, addons: list[str]) -> str:
     titles = {strategy.id: strategy.title for strategy in knowledge_base().strategies}
-    names = {"full": "all weights", "lora": "LoRA", "qlora": "QLoRA", None: ""}
+    names = {"full": "with all weights", "lora": "with LoRA", "qlora": "with QLoRA"}
     sentence = titles[choice.strategy]
     if choice.method:
-        sentence += f" with {names[choice.method]}"
+        sentence += f" {names.get(choice.method, 'by a host')}"
     for addon in addons:
         sentence += f", plus {addon[0].lower()}{addon[1:]}"
     if choice.target != choice.strategy:

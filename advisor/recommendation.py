@@ -6,10 +6,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advisor.rules import Axis, Evidence
+from advisor.data_signals import Suggestion
+from advisor.hosted import HostedOffer
+from advisor.ladder import Rung
+from advisor.methods import Memory
+from advisor.rules import Axis, Evidence, Method
 from estimator.records import Record
 
-Method = Literal["full", "lora", "qlora"]
+
+class CounterEvidence(Record):
+    """Something published that points the other way."""
+
+    text: str
+    source: str
+    url: str | None
+    evidence: Evidence
 
 
 class Reason(Record):
@@ -28,6 +39,7 @@ class Reason(Record):
     evidence: Evidence
     axis_points: float | None = None
     weight: float | None = None
+    counter: tuple[CounterEvidence, ...] = ()
 
 
 class Ranked(Record):
@@ -36,6 +48,7 @@ class Ranked(Record):
     strategy: str
     title: str
     summary: str
+    trains: bool
     score: float
     blocked: str | None
     reasons: tuple[Reason, ...]
@@ -64,12 +77,37 @@ class Flip(Record):
     text: str
 
 
+class SetAside(Record):
+    """An answer that another one makes irrelevant, and that therefore counts for nothing."""
+
+    question: str
+    because_of: str
+    text: str
+
+
+class Confidence(Record):
+    """How far the advice can be trusted, as three things that are no one percentage.
+
+    ``stability`` is the share of ``num_draws`` redrawn sets of points (with ``seed``) under which
+    the strategy stays the best, ``answered`` the share of the questions that matter. ``evidence``
+    tells what the winning score rests on: the share of its points, whatever their sign, by the
+    grade of their sources.
+    """
+
+    stability: float
+    num_draws: int
+    seed: int
+    answered: float
+    evidence: dict[Evidence, float]
+
+
 class Choice(Record):
     """The advice itself.
 
     ``strategy`` has the highest score of those that no gate blocks. ``target`` is the one to work
     towards: it differs where the best is blocked only by work that can be done, such as
-    collecting examples. ``do_now`` is the next step, in words.
+    collecting examples. ``method`` is how to train, where the strategy trains; None where no
+    method fits the GPU. ``do_now`` is the next step, in words.
     """
 
     strategy: str
@@ -85,14 +123,20 @@ class Recommendation(Record):
     recommendation: Choice
     sentence: str
     method_reason: str | None
+    memory: Memory | None
+    hosted: tuple[HostedOffer, ...]
     addon_reasons: tuple[str, ...]
     ranking: tuple[Ranked, ...]
     axes: dict[Axis, float]
     axis_reasons: tuple[Reason, ...]
     gates: tuple[GateFound, ...]
     what_would_change: tuple[Flip, ...]
+    ladder: tuple[Rung, ...]
+    confidence: Confidence
     stability: float
     answered: float
+    set_aside: tuple[SetAside, ...]
+    suggestions: tuple[Suggestion, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """Return the recommendation as plain JSON values."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from advisor.answers import Answers
-from estimator.documents import read_document
+from advisor.bundled import read_bundled
 from estimator.records import Record
 
 Axis = Literal["knowledge", "behaviour", "domain"]
@@ -18,16 +17,22 @@ Evidence = Literal["experiment", "guidance", "judgement"]
 AXES: tuple[Axis, ...] = ("knowledge", "behaviour", "domain")
 AXIS_MAX = 10.0
 """An axis is held within 0 and this, so that many small rules cannot outweigh everything."""
-
-_DATA = Path(__file__).with_name("data")
+Method = Literal["full", "lora", "qlora", "hosted"]
 
 
 class Source(Record):
     """Where a rule comes from, and what kind of evidence that is."""
 
     name: str
-    url: str | None
+    url: str | None = None
     evidence: Evidence
+
+
+class Counter(Record):
+    """Published evidence that points the other way."""
+
+    text: str
+    source: Source
 
 
 class Condition(Record):
@@ -42,6 +47,7 @@ class Condition(Record):
     source: Source
     when: dict[str, tuple[str, ...]] = Field({})
     unless: dict[str, tuple[str, ...]] = Field({})
+    counter: tuple[Counter, ...] = ()
 
     def applies(self, answers: Answers) -> bool:
         """Return whether this applies under ``answers``."""
@@ -117,7 +123,7 @@ class Gate(Condition):
 class MethodChoice(Condition):
     """A fine-tuning method, and when it is the one to take."""
 
-    method: Literal["full", "lora", "qlora"] | None
+    method: Method
     strategies: tuple[str, ...] = ()
 
 
@@ -135,6 +141,7 @@ class KnowledgeBase(Record):
     strategies: tuple[Strategy, ...]
     gates: tuple[Gate, ...]
     methods: tuple[MethodChoice, ...]
+    smaller_methods: tuple[MethodChoice, ...]
     addons: tuple[Addon, ...]
 
     def strategy(self, strategy_id: str) -> Strategy:
@@ -145,23 +152,28 @@ class KnowledgeBase(Record):
 @cache
 def knowledge_base() -> KnowledgeBase:
     """Return the rules, strategies and gates that the advice is made from."""
-    sources = read_document(_DATA / "sources.yaml")
-    rules = read_document(_DATA / "rules.yaml")
+    rules = read_bundled("rules")
     document: dict[str, Any] = {
         "rules": [row | {"axis": axis} for axis in AXES for row in rules[axis]],
-        **read_document(_DATA / "strategies.yaml"),
-        **read_document(_DATA / "gates.yaml"),
+        **read_bundled("strategies"),
+        **read_bundled("gates"),
     }
-    return KnowledgeBase.model_validate(_with_sources(document, sources))
+    return KnowledgeBase.model_validate(with_sources(document))
 
 
-def _with_sources(value: Any, sources: dict[str, Any]) -> Any:
-    """Put each source in place of its name."""
+@cache
+def sources() -> dict[str, Source]:
+    """Return everything that the advice cites, by its short name."""
+    return {name: Source(**row) for name, row in read_bundled("sources").items()}
+
+
+def with_sources(value: Any) -> Any:
+    """Return bundled data with each source in place of its short name."""
     if isinstance(value, list):
-        return [_with_sources(item, sources) for item in value]
+        return [with_sources(item) for item in value]
     if isinstance(value, dict):
         return {
-            key: sources[item] if key == "source" else _with_sources(item, sources)
+            key: sources()[item] if key == "source" else with_sources(item)
             for key, item in value.items()
         }
     return value

@@ -6,16 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from advisor.answers import Answers, parse_answers
+from advisor.bundled import read_bundled
+from advisor.rules import Source, with_sources
+from advisor.workload import Workload
 from estimator.documents import read_document
 from estimator.plan import FineTunePlan, parse_plan, resolve_paths
+from estimator.prices import name_problems
 from estimator.problems import InputError, Problem
 from estimator.records import Record
 from estimator.validation import validate
-
-_CASES = Path(__file__).with_name("data") / "cases.yaml"
 
 
 def _check_answers(value: Any) -> Any:
@@ -30,19 +32,20 @@ def _check_plan(value: Any) -> Any:
     return parse_plan(value)
 
 
-class Workload(Record):
-    """What the system has to serve."""
+def _check_prices(value: dict[str, float]) -> dict[str, float]:
+    problems = name_problems(value)
+    if problems:
+        raise InputError(problems)
+    return value
 
-    requests_per_month: int = Field(ge=0, le=10**12)
-    input_tokens: int = Field(ge=0, le=10**8, description="per request, without retrieved text")
-    output_tokens: int = Field(ge=0, le=10**7, description="per request")
-    growth_percent_per_month: float = Field(0.0, ge=-100, le=1000)
+
+_KNOWN_PRICES = AfterValidator(_check_prices)
 
 
 class Scenario(Record):
     """Everything one decision rests on: what a report is made from.
 
-    ``prices`` overrides bundled prices, by name, in US dollars.
+    ``prices`` overrides prices, by name, in US dollars.
     """
 
     title: str = Field("Untitled scenario", min_length=1)
@@ -50,7 +53,7 @@ class Scenario(Record):
     answers: Annotated[Answers, BeforeValidator(_check_answers)] = Field({})
     plan: Annotated[FineTunePlan | None, BeforeValidator(_check_plan)] = None
     workload: Workload | None = None
-    prices: dict[str, Annotated[float, Field(ge=0)]] = Field({})
+    prices: Annotated[dict[str, Annotated[float, Field(ge=0, le=10**9)]], _KNOWN_PRICES] = Field({})
 
     def to_document(self) -> dict[str, Any]:
         """Return the scenario as plain JSON values, which :func:`parse_scenario` reads back."""
@@ -58,17 +61,21 @@ class Scenario(Record):
 
 
 class Case(Record):
-    """A case to start from: its answers, and the strategy it calls for."""
+    """A case to start from: its answers, and the strategy it calls for.
+
+    ``outcome`` says what was found or done, where the case is somebody else's.
+    """
 
     title: str
-    source: str
+    source: Source
     strategy: str
+    outcome: str = ""
     answers: Answers
 
     @property
     def is_published(self) -> bool:
         """Whether somebody else published the case; the others are our own judgement."""
-        return not self.source.startswith("tuneplan")
+        return self.source.url is not None
 
 
 def parse_scenario(document: dict[str, Any], *, name: str = "scenario") -> Scenario:
@@ -100,16 +107,37 @@ def load_answers(path: Path) -> Answers:
     Raises:
         InputError: The file, the answers or the scenario is wrong; every problem is listed.
     """
+    return load_answers_and_plan(path)[0]
+
+
+def load_answers_and_plan(path: Path) -> tuple[Answers, FineTunePlan | None]:
+    """Return the answers in a file, and the plan where it is a scenario file with one.
+
+    Raises:
+        InputError: The file, the answers or the scenario is wrong; every problem is listed.
+    """
     document = read_document(path)
     if Scenario.model_fields.keys() & document.keys():
-        return load_scenario(path).answers
-    return parse_answers(document, str(path))
+        scenario = load_scenario(path)
+        return scenario.answers, scenario.plan
+    return parse_answers(document, str(path)), None
 
 
 @cache
 def bundled_cases() -> tuple[Case, ...]:
     """Return the bundled cases, whose answers can be started from."""
-    document = read_document(_CASES)
+    return _cases(with_sources(read_bundled("cases")["cases"]))
+
+
+@cache
+def literature_cases() -> tuple[Case, ...]:
+    """Return more published cases, which the rules are held to and nothing is started from."""
+    return _cases(read_bundled("literature")["cases"])
+
+
+def _cases(rows: list[dict[str, Any]]) -> tuple[Case, ...]:
+    base = read_bundled("cases")["base"]
     return tuple(
-        Case(**case | {"answers": document["base"] | case["answers"]}) for case in document["cases"]
+        Case.model_validate(row | {"answers": parse_answers(base | row["answers"], row["title"])})
+        for row in rows
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from advisor.answers import Answers
+from advisor.answers import Answers, relevant_answers
 from advisor.rules import (
     AXES,
     AXIS_MAX,
@@ -23,6 +23,7 @@ Factors = dict[str, float]
 """A factor for the points of each rule, by rule id."""
 
 NUM_DRAWS = 400
+SEED = 0
 SPREAD = 0.35
 """Standard deviation of a redrawn rule weight's logarithm: two in three lie within 0.7 to 1.4."""
 
@@ -45,8 +46,12 @@ class Applied:
 
 
 def applied(answers: Answers) -> Applied:
-    """Return the rules, gates and adjustments that apply under ``answers``."""
+    """Return the rules, gates and adjustments that apply under ``answers``.
+
+    An answer that another one makes irrelevant is set aside.
+    """
     base = knowledge_base()
+    answers = relevant_answers(answers)
     return Applied(
         rules=tuple(rule for rule in base.rules if rule.applies(answers)),
         gates=tuple(gate for gate in base.gates if gate.applies(answers)),
@@ -117,7 +122,7 @@ def stability(found: Applied, top: str) -> float:
 
 @cache
 def _draws() -> tuple[Factors, ...]:
-    generator = random.Random(0)
+    generator = random.Random(SEED)
     base = knowledge_base()
     rules = [rule.rule for rule in base.rules]
     rules += [one.rule for strategy in base.strategies for one in strategy.adjustments]

@@ -14,7 +14,7 @@ from commands.watch import run_probe
 from estimator.compare import METHODS, compare_methods, under_method
 from estimator.documents import write_out
 from estimator.plan import load_plan
-from reports import html, terminal
+from reports import html, terminal, terminal_advice
 from reports.build import build_report
 from trainer.results import ProbeRequest, ProbeResult
 
@@ -32,7 +32,8 @@ def run_demo(examples: Path, output: Path) -> bool:
         console.print("", Rule(title, align="left"), result)
 
     scenario = load_scenario(examples / "support-bot.yaml")
-    show(f"1. Advice: {scenario.title}", terminal.advice(recommend(scenario.answers)))
+    advice = recommend(scenario.answers, scenario.plan)
+    show(f"1. Advice: {scenario.title}", terminal_advice.advice(advice))
 
     textbook = load_plan(examples / "llama-2-7b.yaml")
     show("2. Estimate: three methods side by side", terminal.comparison(compare_methods(textbook)))

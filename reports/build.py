@@ -57,7 +57,7 @@ def build_report(scenario: Scenario, probes: Sequence[ProbeResult] = ()) -> Repo
     estimates, refusal = _estimates(scenario.plan)
     return Report(
         scenario=scenario,
-        recommendation=recommend(scenario.answers) if scenario.answers else None,
+        recommendation=recommend(scenario.answers, scenario.plan) if scenario.answers else None,
         estimates=estimates,
         estimates_refusal=refusal,
         times=tuple(read_throughput(one.plan) for one in estimates),

@@ -11,7 +11,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from advisor.recommendation import Ranked, Recommendation
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate, judged_gpus
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
@@ -126,39 +125,6 @@ def out_of_memory(result: OutOfMemory) -> RenderableType:
     for change in result.changes:
         lines.append(f"  --set {change.override}  (peak {gib(change.peak_allocated_bytes)})")
     return Text("\n".join(lines), style="yellow")
-
-
-def advice(recommendation: Recommendation) -> RenderableType:
-    """Show what to do, why, and what would change it."""
-    choice = recommendation.recommendation
-    parts: list[RenderableType] = [
-        Text(recommendation.sentence, style="bold"),
-        Text(f"First: {choice.do_now}"),
-    ]
-    parts += [Text(reason) for reason in (recommendation.method_reason,) if reason]
-    parts += [Text(reason) for reason in recommendation.addon_reasons]
-    table = _table("strategy", "score", "", right=(1,))
-    for ranked in recommendation.ranking:
-        table.add_row(ranked.title, f"{ranked.score:+.1f}", escape(_short(ranked)))
-    best = recommendation.ranking[0]
-    parts += [
-        table,
-        Text(f"Why {best.title[0].lower()}{best.title[1:]}", style="bold"),
-        _points((f"{why.points:+.1f}", f"{why.text} ({why.source})") for why in best.reasons),
-        "",
-    ]
-    others = [gate for gate in recommendation.gates if gate.kind != "block"]
-    parts.append(_points((gate.kind, f"{gate.text} ({gate.source})") for gate in others))
-    if recommendation.what_would_change:
-        parts += ["", Text("What would change the advice", style="bold")]
-        parts.append(_points(("-", flip.text) for flip in recommendation.what_would_change[:5]))
-    kept, answered = _share(recommendation.stability), _share(recommendation.answered)
-    known = f"{answered} of the questions answered; the advice is kept in {kept} of draws "
-    return Group(*parts, "", Text(known + "with perturbed rules.", style="dim"))
-
-
-def _short(ranked: Ranked) -> str:
-    return f"blocked: {ranked.blocked}" if ranked.blocked else ranked.summary
 
 
 def _points(rows: Iterable[tuple[str, str]]) -> Table:

@@ -11,7 +11,7 @@ from advisor.questions import questions
 from advisor.recommend import recommend
 from advisor.regions import decision_regions
 from advisor.rules import AXES, knowledge_base
-from advisor.scenario import bundled_cases
+from advisor.scenario import bundled_cases, literature_cases
 from advisor.scoring import top_strategy
 from estimator.problems import InputError
 
@@ -48,20 +48,30 @@ def test_own_case_gets_its_strategy(one):
     assert recommend(one.answers).recommendation.strategy == one.strategy
 
 
-def test_there_are_twenty_cases_and_every_strategy_but_none_is_missing():
+@pytest.mark.parametrize("one", literature_cases(), ids=lambda one: one.title)
+def test_case_of_the_literature_gets_what_was_found_there(one):
+    assert one.outcome
+    assert one.source.url
+    assert recommend(one.answers).recommendation.strategy == one.strategy
+
+
+def test_there_are_twenty_cases_and_more_from_the_literature_for_every_strategy():
     assert (len(PUBLISHED), len(OWN)) == (16, 4)
-    assert {one.strategy for one in CASES} == {one.id for one in knowledge_base().strategies}
+    strategies = {one.id for one in knowledge_base().strategies}
+    assert {one.strategy for one in CASES} == strategies
+    assert {one.strategy for one in literature_cases()} == strategies
+    assert len({one.title for one in (*CASES, *literature_cases())}) >= 20 + 15
 
 
 @given(answer_sets())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_answers_give_advice_whose_sums_hold(answers):
     advice = recommend(answers)
     top = advice.ranking[0]
     assert top.blocked is None
     assert advice.recommendation.strategy == top.strategy == top_strategy(answers)
-    assert advice.recommendation.method is None or advice.method_reason
-    assert top.strategy in TRAINS or advice.method_reason is None
+    assert (advice.method_reason is not None) == (top.strategy in TRAINS)
+    assert sum(advice.confidence.evidence.values()) == pytest.approx(1, abs=1e-3)
     for ranked in advice.ranking:
         assert ranked.score == pytest.approx(sum(r.points for r in ranked.reasons), abs=1e-9)
         for reason in ranked.reasons:
@@ -77,7 +87,7 @@ def test_any_answers_give_advice_whose_sums_hold(answers):
 
 
 @given(answer_sets())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_missing_facts_never_lower_the_need_for_knowledge(answers):
     gap = list(answers.get("gap", []))
     without = recommend(answers | {"gap": [one for one in gap if one != "facts"]})
@@ -86,7 +96,7 @@ def test_missing_facts_never_lower_the_need_for_knowledge(answers):
 
 
 @given(answer_sets(), st.sampled_from(questions()), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_what_would_change_names_the_strategy_of_each_changed_answer(answers, question, data):
     advice = recommend(answers)
     value = data.draw(st.sampled_from(question.values))
@@ -117,7 +127,7 @@ def test_a_reason_for_a_training_method_comes_only_with_training():
 def test_document_has_the_fields_others_read():
     document = recommend(case("support bot")).to_document()
     assert {"strategy", "method", "addons", "do_now", "target"} == set(document["recommendation"])
-    assert {"axes", "gates", "stability", "answered"} <= set(document)
+    assert {"axes", "gates", "stability", "answered", "ladder", "confidence"} <= set(document)
     ranked = document["ranking"][0]
     assert {"strategy", "score", "blocked", "reasons"} <= set(ranked)
     assert {"rule", "axis", "points", "text", "source"} <= set(ranked["reasons"][0])
@@ -134,7 +144,7 @@ def test_stability_is_high_far_from_a_border_and_lower_near_one():
     [
         ("brand's voice", {"examples": "1_49"}, {"finetune", "rag+finetune"}),
         ("support bot", {"volatility": "daily"}, {"finetune"}),
-        ("brand's voice", {"citations": "must"}, {"prompt", "finetune", "long_context"}),
+        ("support bot", {"citations": "must"}, {"prompt", "finetune", "long_context"}),
         ("one handbook", {"acl": "yes"}, {"prompt", "finetune", "long_context"}),
         ("Chip design", {"unlabelled": "lt10m"}, {"continued_pretraining"}),
         ("Chip design", {"skills": "app"}, {"continued_pretraining"}),
@@ -164,8 +174,11 @@ def test_too_few_examples_leave_fine_tuning_as_the_target():
 
 def test_closed_weights_name_the_hosts_end_dates():
     advice = recommend(case("brand's voice") | {"weights": "closed_only"})
-    assert advice.recommendation.method is None
-    assert any("2027-01-06" in gate.text for gate in advice.gates)
+    assert advice.recommendation.method == "hosted"
+    assert any(
+        offer.provider == "OpenAI" and "2027-01-06" in offer.sentence for offer in advice.hosted
+    )
+    assert not recommend(case("brand's voice")).hosted
 
 
 @pytest.mark.parametrize(
@@ -191,7 +204,7 @@ def test_acting_or_reading_live_systems_adds_tools(actions):
 
 def test_every_rule_asks_for_answers_that_exist_and_every_question_is_used():
     base = knowledge_base()
-    conditions = [*base.rules, *base.gates, *base.methods, *base.addons]
+    conditions = [*base.rules, *base.gates, *base.methods, *base.smaller_methods, *base.addons]
     conditions += [one for strategy in base.strategies for one in strategy.adjustments]
     values = {question.id: set(question.values) for question in questions()}
     used = set()
@@ -208,7 +221,6 @@ def test_rules_and_gates_have_names_of_their_own_and_known_strategies():
     names = [rule.rule for rule in base.rules] + [gate.gate for gate in base.gates]
     names += [one.rule for strategy in base.strategies for one in strategy.adjustments]
     assert len(names) == len(set(names))
-    assert len(base.rules) == 40
     ids = {strategy.id for strategy in base.strategies}
     assert all(set(one.strategies) <= ids for one in [*base.gates, *base.methods])
 
