@@ -61,6 +61,29 @@ def download_model(model_id: str) -> Path:
         return Path(found)
 
 
+def download_code(model_id: str) -> Path:
+    """Return the folder of a model's Python code, configuration and tokenizer.
+
+    For whoever trusts that code: it is only fetched here, into the folder of the cache in which
+    :func:`download_model` puts the weights.
+
+    Raises:
+        InputError: As :func:`download_config`.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _refusals(model_id):
+        only_cache = not _answers(model_id)
+        wanted = [one for one in _OF_A_MODEL if one != "*.safetensors"]
+        found = snapshot_download(
+            model_id,
+            allow_patterns=[*wanted, "*.py"],
+            ignore_patterns=_OTHER_COPIES,
+            local_files_only=only_cache,
+        )
+        return Path(found)
+
+
 def cached_model(model_id: str) -> Path | None:
     """Return the folder in the Hub's local cache that holds a model, None where there is none.
 

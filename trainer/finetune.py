@@ -23,6 +23,7 @@ from trainer.finetune_job import Job, Onlooker, build, prepare_job
 from trainer.finetune_results import FineTuneRequest, FineTuneResult, Validation
 from trainer.model_card import CardFacts, DataFacts, model_card
 from trainer.publish import check_push, push
+from trainer.remote_code import runs_code
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
 from trainer.training_loop import (
@@ -214,7 +215,7 @@ def _card_facts(job: Job, result: FineTuneResult) -> CardFacts:
         history=tuple(_history(job)),
         comparison=result.comparison,
         software=result.software,
-        remote_code=job.request.trust_remote_code,
+        remote_code=job.request.trust_remote_code and runs_code(job.facts.config, job.weights),
         limits=result.notes,
     )
 

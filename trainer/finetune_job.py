@@ -19,6 +19,7 @@ from trainer.example_formats import Example
 from trainer.examples import ExampleSource, open_examples
 from trainer.finetune_results import FineTuneRequest
 from trainer.pretrained import find_weights
+from trainer.remote_code import runs_code, warning
 from trainer.skeleton import transformers_config
 from trainer.split import Split
 from trainer.tokenized import TokenizedData, tokenize_data
@@ -74,9 +75,11 @@ def prepare_job(
     """
     plan = request.plan
     facts = resolve_model(plan.model)
+    trusted = request.trust_remote_code
+    transformers_config(facts.config, plan.model, trust_remote_code=trusted)  # or says why not
     weights = find_weights(plan.model, facts, onlooker.on_activity)
     tokenizer = transformers.AutoTokenizer.from_pretrained(
-        weights, local_files_only=True, trust_remote_code=request.trust_remote_code
+        weights, local_files_only=True, trust_remote_code=trusted
     )
     onlooker.on_activity("reading the data")
     path = request.data_path or plan.data.path
@@ -88,6 +91,7 @@ def prepare_job(
     if request.validation_path:
         held_out = open_examples(request.validation_path, plan.data.format)
     data = tokenize_data(source, tokenizer, plan, folder / "tokens", validation=held_out)
+    notes = [warning(plan.model)] if trusted and runs_code(facts.config, weights) else []
     kept = iter(held_out) if held_out else held_out_of(source, plan.schedule)
     return Job(
         request=request,
@@ -99,6 +103,7 @@ def prepare_job(
         tokenizer=tokenizer,
         data=data,
         references=list(islice(kept, NUM_REFERENCES)) if data.validation else [],
+        notes=notes,
     )
 
 

@@ -9,6 +9,7 @@ from transformers.initialization import no_init_weights
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from estimator.hub import download_code
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
@@ -58,9 +59,11 @@ def transformers_config(
 
 def _config_by_remote_code(name: str) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(
-            resolve_model(name).folder or name, trust_remote_code=True
-        )
+        facts = resolve_model(name)
+        folder = facts.folder or download_code(facts.name)
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    except InputError:
+        raise
     except (ValueError, ImportError, OSError) as error:
         what = f"its own code gives no configuration ({' '.join(str(error).split())[:200]})"
         raise InputError(Problem(name, what, fix="ask the model's authors")) from error
