@@ -47,7 +47,7 @@ def small_loading_code(
         "dtype": _quoted(_DTYPES[plan.weights_dtype]),
         "quantization_config": "quantization",
     }
-    before = f"quantization = {quantization}\n"
+    before = (f"quantization = {quantization}",)
     return _code(base, saved, options, trust_remote_code, ", BitsAndBytesConfig", before)
 
 
@@ -57,33 +57,33 @@ def _code(
     options: dict[str, str],
     trust_remote_code: bool,
     extra_import: str,
-    before: str = "",
+    before: tuple[str, ...] = (),
 ) -> str:
     if trust_remote_code:
         options = options | {"trust_remote_code": "True"}
     told = "".join(f", {name}={value}" for name, value in options.items())
-    imported = f"AutoModelForCausalLM, AutoTokenizer{extra_import}"
-    lines = [
+    imports = [
         *(["from peft import PeftModel"] if saved == "adapter" else []),
-        f"from transformers import {imported}",
-        "",
-        'folder = "."  # this folder, or its id on the Hub',
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{extra_import}",
     ]
+    place = 'folder = "."  # this folder, or its id on the Hub'
     if saved == "adapter":
-        lines += [
-            f"base = {_quoted(base)}  # the base model: a Hub id, or the folder where you have it",
-            before.rstrip("\n"),
+        known = (
+            f"base = {_quoted(base)}  # the base model: a Hub id, or the folder where you have it"
+        )
+        places = [place, known]
+        load = [
             f"model = AutoModelForCausalLM.from_pretrained(base{told})",
             "model = PeftModel.from_pretrained(model, folder)",
         ]
     else:
-        lines += [
-            before.rstrip("\n"),
-            f"model = AutoModelForCausalLM.from_pretrained(folder{told})",
-        ]
-    lines += ["tokenizer = AutoTokenizer.from_pretrained(folder)"]
-    kept = [line for index, line in enumerate(lines) if line or index <= 2]
-    return "\n".join(kept) + "\n"
+        places = [place]
+        load = [f"model = AutoModelForCausalLM.from_pretrained(folder{told})"]
+    # A tokenizer's own code is not published beside an adapter: it stays with the base model.
+    source = "base" if trust_remote_code and saved == "adapter" else "folder"
+    trusting = ", trust_remote_code=True" if trust_remote_code else ""
+    load += [f"tokenizer = AutoTokenizer.from_pretrained({source}{trusting})"]
+    return "\n".join([*imports, "", *places, *before, *load]) + "\n"
 
 
 def _quoted(text: str) -> str:
