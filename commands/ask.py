@@ -99,11 +99,11 @@ def _kept(draft: _Draft, resume: bool | None) -> Answers:
         return {}
     if resume is None:
         _say(
-            f"{_count(kept)} are kept in {draft.path}. Go on with them? (empty: yes, n: start anew)"
+            f"{_kept_count(kept)} kept in {draft.path}. Go on with them? (empty: yes, n: start anew)"
         )
         if _read().lower().startswith("n"):
             return {}
-    _say(f"Going on with {_count(kept)}.")
+    _say(f"Going on with what is kept.")
     return dict(kept)
 
 
@@ -212,14 +212,14 @@ def _say_how_to_go_on(answers: Answers, draft: _Draft) -> None:
         return
     again = f"tuneplan advise --save {draft.path}" if draft.is_named else "tuneplan advise"
     _say(
-        f"\n{_count(answers)} are kept in {draft.path}.\n"
+        f"\n{_kept_count(answers)} kept in {draft.path}.\n"
         f"Go on with:              {again} --resume\n"
         f"See the advice so far:   tuneplan advise {draft.path}"
     )
 
 
-def _count(answers: Answers) -> str:
-    return f"{len(answers)} answers" if len(answers) != 1 else "1 answer"
+def _kept_count(answers: Answers) -> str:
+    return f"{len(answers)} answers are" if len(answers) != 1 else "1 answer is"
 
 
 def _say(text: str) -> None:

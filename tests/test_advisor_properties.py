@@ -1,0 +1,212 @@
+"""What holds of the advice whatever the answers, and its parts: method, ladder, words, examples."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.answers import answered_share, open_questions, parse_answers, relevant_answers
+from advisor.data_signals import Example, suggest
+from advisor.learn import find_topic, topics, topics_for
+from advisor.questions import questions
+from advisor.recommend import recommend
+from advisor.rules import knowledge_base
+from advisor.scenario import bundled_cases
+from advisor.scoring import applied, top_strategy
+from estimator.plan import parse_plan
+from estimator.problems import InputError
+
+ANSWERS = st.fixed_dictionaries(
+    {},
+    optional={
+        question.id: st.lists(st.sampled_from(question.values), unique=True)
+        if question.many
+        else st.sampled_from(question.values)
+        for question in questions()
+    },
+)
+EVERYTHING = knowledge_base()
+
+
+def case(title: str) -> dict:
+    (found,) = [one for one in bundled_cases() if title in one.title]
+    return dict(found.answers)
+
+
+@given(ANSWERS, st.sampled_from(questions()), st.data())
+@settings(max_examples=60, deadline=None)
+def test_one_more_answer_never_lowers_answered(answers, question, data):
+    value = data.draw(st.sampled_from(question.values))
+    more = {**answers, question.id: [value] if question.many else value}
+    before, after = parse_answers(answers), parse_answers(more)
+    assert answered_share(after) >= answered_share(before)
+    assert {one.id for one in open_questions(after)} <= {one.id for one in open_questions(before)}
+
+
+@given(ANSWERS, st.randoms())
+@settings(max_examples=30, deadline=None)
+def test_order_is_irrelevant_and_what_is_blocked_is_never_recommended(answers, random):
+    items = [(key, random.sample(v, len(v)) if key == "gap" else v) for key, v in answers.items()]
+    shuffled = dict(random.sample(items, len(items)))
+    top = top_strategy(parse_answers(answers))
+    assert top == top_strategy(parse_answers(shuffled))
+    assert not applied(parse_answers(answers)).blocks(top)
+    no_documents = parse_answers({**answers, "corpus": "none"})
+    assert "rag" not in top_strategy(no_documents)
+    assert "rag" not in top_strategy(parse_answers({**answers, "ext": "none"}))
+
+
+@given(ANSWERS)
+@settings(max_examples=30, deadline=None)
+def test_without_an_answer_no_rule_speaks_that_needs_it(answers):
+    given_answers = parse_answers(answers)
+    for gone in given_answers:
+        rest = {key: value for key, value in given_answers.items() if key != gone}
+        found = applied(rest)
+        speaking = [*found.rules, *(one for some in found.adjustments.values() for one in some)]
+        assert not any(gone in condition.when for condition in speaking)
+
+
+def test_an_irrelevant_answer_is_set_aside_and_said():
+    answers = case("brand's voice") | {"citations": "must", "volatility": "daily"}
+    found = recommend(answers)
+    assert {one.question for one in found.set_aside} >= {"citations", "volatility"}
+    assert "Not at all" in found.set_aside[0].text
+    plain = recommend(case("brand's voice"))
+    assert (found.ranking, found.axes) == (plain.ranking, plain.axes)
+    assert "citations" not in relevant_answers(parse_answers(answers))
+
+
+def test_whoever_has_no_documents_is_told_to_write_them_down_or_to_use_tools():
+    without = case("edited weekly, with citations") | {"corpus": "none"}
+    found = recommend(without)
+    assert found.recommendation.strategy == "prompt"
+    assert found.recommendation.target == "rag"
+    assert "documents that the answers rest on" in found.recommendation.do_now
+    live = recommend(case("Live prices") | {"corpus": "none", "actions": "read"})
+    assert live.recommendation.strategy == live.recommendation.target == "prompt"
+    assert live.recommendation.addons == ("agent",)
+
+
+def test_reasons_for_long_context_do_not_argue_for_retrieval():
+    advice = recommend(case("one handbook") | {"citations": "nice", "halluc": "low"})
+    assert advice.recommendation.strategy == "long_context"
+    reasons = [one.text for one in advice.ranking[0].reasons if one.points > 0]
+    assert len(reasons) > 5
+    assert not [
+        one for one in reasons if "retriev" in one.replace("nothing has to be retrieved", "")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "answers", "method", "said"),
+    [
+        ({"model": "meta-llama/Llama-2-7b-hf", "gpu": "RTX 4090"}, {}, "lora", "LoRA fits"),
+        ({"model": "meta-llama/Llama-2-13b-hf", "gpu": "RTX 4090"}, {}, "qlora", "LoRA does not"),
+        ({"model": "meta-llama/Llama-2-70b-hf", "gpu": "RTX 4090"}, {}, None, "QLoRA does not fit"),
+        (None, {"gpu": "consumer"}, "qlora", "LoRA does not fit: it needs 19.7 GiB"),
+        (None, {"gpu": "multi", "examples": "gt100k"}, "full", "each of 8 A100"),
+        (None, {"weights": "closed_only"}, "hosted", "by their host"),
+    ],
+)  # fmt: skip
+def test_the_method_is_what_fits_by_the_estimate(plan, answers, method, said):
+    plan = parse_plan(plan | {"method": "lora", "seq_len": 512}) if plan else None
+    found = recommend(case("brand's voice") | answers, plan)
+    assert found.recommendation.method == method
+    assert said in found.method_reason
+    assert ("smaller model" in found.recommendation.do_now) == (method is None)
+    for verdict in found.memory.verdicts if found.memory else ():
+        needs_more = verdict.needed_bytes > verdict.gpu_memory_bytes
+        assert needs_more == (verdict.fits == "no") == ("does not fit" in verdict.text)
+
+
+def test_the_ladder_goes_from_what_is_done_to_what_evidence_opens():
+    ladder = recommend(case("brand's voice") | {"evals": "none", "examples": "1_49"}).ladder
+    steps = {rung.rung: rung for rung in ladder}
+    assert [rung.when for rung in ladder] == sorted(
+        (rung.when for rung in ladder), key=["done", "now", "later"].index
+    )
+    assert steps["evals"].when == "now"
+    assert steps["finetune"].when == "later"
+    assert "50 labelled examples" in " ".join(steps["finetune"].missing)
+    assert all(rung.evidence and rung.what for rung in ladder)
+    farmers = {rung.rung: rung.when for rung in recommend(case("farmers")).ladder}
+    assert (farmers["prompt"], farmers["rag"], farmers["rag+finetune"]) == ("done", "now", "now")
+
+
+def test_every_topic_is_short_and_cited_and_every_link_leads_somewhere():
+    names = [name for topic in topics() for name in (topic.id, *topic.also)]
+    assert len(names) == len(set(names))
+    for topic in topics():
+        assert 80 <= len(f"{topic.what} {topic.pays} {topic.mistake}".split()) <= 200, topic.id
+        assert topic.sources
+        assert all(source.url.startswith("https://") for source in topic.sources)
+        assert all(find_topic(other).id == other for other in topic.see)
+    linked = {name for question in questions() for name in question.learn}
+    for strategy in EVERYTHING.strategies:
+        for method in (None, "full", "lora", "qlora", "hosted"):
+            linked |= {*topics_for(strategy.id, method)}
+    assert all(find_topic(name).id == name for name in linked)
+
+
+def test_common_mistakes_are_put_right():
+    assert "removes no parameter" in find_topic("ZeRO").mistake
+    assert "far less" in find_topic("LoRA").mistake
+    assert "not fine-tuning" in find_topic("system prompt").mistake
+    assert "112 GB" in find_topic("full").what
+    with pytest.raises(InputError, match="did you mean qlora"):
+        find_topic("qlorra")
+
+
+def suggested(examples: list[Example], **answers) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for one in suggest(examples, parse_answers(answers)):
+        found.setdefault(one.question, set()).add(one.answer)
+        assert one.evidence
+        assert one.because
+    return found
+
+
+def test_facts_that_no_input_holds_suggest_outside_knowledge():
+    towns = ["Aarhus", "Bergen", "Cork", "Delft", "Essen", "Faro"]
+    bare = [
+        Example(
+            f"Who leads office {n}?", f"The office in {towns[n % 6]} is led by Dr Kowalski-{n}."
+        )
+        for n in range(40)
+    ]
+    found = suggested(bare)
+    assert "core" in found["ext"]
+    assert "facts" in found["gap"]
+    given = [Example(f"{one.prompt} {one.completion}", one.completion) for one in bare]
+    found = suggested(given)
+    assert found["ext"] == {"none"}
+    assert found["query"] == {"lookup"}, "the answers are copied from their inputs"
+
+
+def test_one_input_with_two_answers_suggests_poor_labels():
+    tickets = [
+        Example(f"Ticket {n % 10}: it is slow!", "speed" if n < 10 else "other") for n in range(20)
+    ]
+    assert suggested(tickets)["labels"] == {"poor"}
+    same = [Example(f"Ticket {n % 10}: it is slow!", "speed") for n in range(20)]
+    assert suggested(same)["labels"] == {"ok"}
+    assert "generation" in suggested(same)["query"], "one label: nothing is looked up"
+
+
+def test_what_the_model_answers_today_shows_shape_length_and_facts():
+    wanted = '{"order": %d, "state": "sent"}'
+    rows = [
+        Example(f"Order {n}", wanted % n, f"I think that order {n} was sent already.")
+        for n in range(20)
+    ]
+    found = suggest(rows, parse_answers({"gap": ["format"]}))
+    broken = next(one for one in found if one.signal == "broken shape")
+    assert (broken.answer, broken.value, broken.agrees) == ("format", 1.0, True)
+    good = [Example(one.prompt, one.completion, one.completion) for one in rows]
+    assert not [one for one in suggest(good, {}) if one.signal in ("broken shape", "output length")]
+
+
+def test_a_handful_of_examples_suggests_nothing_but_its_number():
+    assert suggested([Example("a", "b")] * 3) == {"examples": {"1_49"}}
