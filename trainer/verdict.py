@@ -14,27 +14,16 @@ from trainer.evaluation_results import (
     Comparison,
     Evaluation,
     HistoryPoint,
-    Piece,
     Verdict,
 )
-
-CONFIDENCE = 0.99
-"""Of the intervals. A verdict rests on two of them, so of fifty fine-tunes that did nothing about
-one is called a change."""
-
-NUM_RESAMPLES = 2000
-"""Leaves 10 resamples beyond each end of a 99 % interval."""
-
-LEAST_PIECES = 8
-"""With fewer pairs even one direction throughout happens by chance more often than 1 in 100 times
-(a sign test: 2 * 0.5**8 = 0.008)."""
+from trainer.paired_change import CONFIDENCE, paired_change
 
 CLEAR_CHANGE_NATS = math.log(1.01)
 """A change of perplexity below 1 % is called none, however sure it is: nobody would notice it."""
 
 CLEAR_FORGETTING_NATS = math.log(1.10)
 """General perplexity must rise by 10 %: about what lies between Llama 2 13B and 7B on WikiText-2
-(4.88 and 5.47, AWQ, arXiv:2306.00978, table 4), so about half a model's size is lost."""
+(4.88 and 5.47, AWQ, arXiv:2306.00978), so about half a model's size is lost."""
 
 CLEAR_OVERFITTING_NATS = math.log(1.05)
 """How far the loss must end above its lowest: 5 % of perplexity. The lowest of several noisy
@@ -103,35 +92,6 @@ def compare(
         general_change=general,
         warnings=tuple(_warnings(verdict, found, before, after)),
     )
-
-
-def paired_change(before: Sequence[Piece], after: Sequence[Piece]) -> Change | None:
-    """Return how much the loss per token changed, with a bootstrap interval over the pieces.
-
-    Each piece is its own control: what makes one text harder than another drops out of the
-    difference, so that small changes show in few examples. Same pieces, same interval.
-
-    Returns:
-        None where there are no pieces, or not the same ones, or losses that are no numbers.
-    """
-    import numpy as np
-
-    tokens = [piece.num_tokens for piece in before]
-    if not tokens or tokens != [piece.num_tokens for piece in after]:
-        return None
-    pairs = zip(before, after, strict=True)
-    differences = np.array([new.loss - old.loss for old, new in pairs])
-    if not np.isfinite(differences).all():
-        return None
-    count = len(tokens)
-    mean = float(differences.sum() / sum(tokens))
-    if count < LEAST_PIECES:
-        return Change(mean=mean, low=None, high=None, num_pieces=count)
-    draws = np.random.default_rng(0).multinomial(count, [1 / count] * count, NUM_RESAMPLES)
-    means = (draws @ differences) / (draws @ np.array(tokens))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = map(float, np.quantile(means, [tail, 1 - tail]))
-    return Change(mean=mean, low=low, high=high, num_pieces=count)
 
 
 def _above_best(
