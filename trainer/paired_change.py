@@ -64,8 +64,8 @@ def _small_sample_factor(count: int) -> float:
 
     It has the spread of ``count`` draws with n in place of n - 1, and the normal distribution's
     tails in place of Student's. Source: Hesterberg, "What Teachers Should Know About the
-    Bootstrap" (2015), on narrowness bias; Student's quantile by Abramowitz and Stegun, 26.7.5, three
-    terms, which is within 0.5 % from 7 degrees of freedom on.
+    Bootstrap" (2015), on narrowness bias. Student's quantile is Abramowitz and Stegun's 26.7.5 to
+    three terms, which is within 0.5 % from 7 degrees of freedom on.
     """
     freedom = count - 1
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
