@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import calibration, data, finetune, push, runs, saved
+from commands import calibration, data, finetune, prices, push, runs, saved
 from commands.advise import advise
+from commands.cost import cost
 from commands.learn import learn
 from commands.shared import (
     AsJson,
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.add_typer(runs.app, name="runs")
 app.add_typer(calibration.app, name="calibration")
 app.add_typer(data.app, name="data")
+app.add_typer(prices.app, name="prices")
 app.command()(finetune.finetune)
 app.command()(push.push)
 
@@ -157,6 +159,9 @@ def probe(
             "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
         ),
     ] = None,
+    find_batch: Annotated[
+        bool, typer.Option("--find-batch", help="Find the largest micro-batch that really runs.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -179,6 +184,7 @@ def probe(
                 "device": device.value,
                 "memory_limit_gib": memory_limit,
                 "trust_remote_code": trust_remote_code,
+                "find_batch": find_batch,
             },
             "probe",
         )
@@ -202,11 +208,14 @@ def _outcomes(outcomes: list[Outcome]) -> RenderableType:
     from rich.text import Text
 
     from reports import terminal
+    from reports.terminal_probe import ways_on
     from trainer.results import ProbeResult
 
-    results = [one.result for one in outcomes if isinstance(one.result, ProbeResult)]
+    found = [(one, one.result) for one in outcomes if isinstance(one.result, ProbeResult)]
+    ways = [ways_on(outcome.run, result) for outcome, result in found]
     failures = [Text(outcome.sentence) for outcome in outcomes if outcome.exit_status == 1]
-    return Group(*([terminal.readings(results)] if results else []), *failures)
+    shown = [terminal.readings([result for _, result in found])] if found else []
+    return Group(*shown, *ways, *failures)
 
 
 @app.command()
@@ -269,6 +278,7 @@ def demo(
         raise typer.Exit(1)
 
 
+app.command()(cost)
 app.command()(learn)
 app.command()(saved.generate)
 app.command()(saved.merge)

@@ -67,4 +67,5 @@ def show(document: dict[str, Any], render: Callable[[], RenderableType], as_json
         return
     from rich.console import Console
 
-    Console(highlight=False).print(render())
+    # Not cropped: a command to be pasted stays whole, however narrow the screen.
+    Console(highlight=False).print(render(), crop=False)

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from reports.differences import differences
+from reports.probe_facts import commands
 from reports.units import gib
 from trainer import launch
 from trainer.remote_code import warning
 from trainer.requests import Request, Result
-from trainer.results import ProbeRequest
+from trainer.results import ProbeRequest, ProbeResult
 from trainer.run_status import RunStatus
 from trainer.runs import Run
 
@@ -101,7 +103,11 @@ class Outcome:
         """Return the run, its state and its result as plain JSON values."""
         head = {"run": self.run.id, "folder": str(self.run.folder)}
         status = self.status.model_dump(mode="json")
-        return head | status | (self.result.to_document() if self.result else {})
+        found = self.result.to_document() if self.result else {}
+        if isinstance(self.result, ProbeResult):
+            found["differences"] = [one.to_document() for one in differences(self.result)]
+            found["commands"] = commands(self.run, self.result)
+        return head | status | found
 
 
 def run_probe(request: ProbeRequest) -> Outcome:

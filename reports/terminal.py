@@ -15,9 +15,10 @@ from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate, judge
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
 from reports.levels import context, sizes
+from reports.terminal_probe import details, out_of_memory
 from reports.units import GIB, UNKNOWN, count, duration, gib, number, percent
-from reports.words import CHANGES_THAT_FIT, step_size, what_was_lacking
-from trainer.results import OutOfMemory, ProbeResult
+from reports.words import step_size
+from trainer.results import ProbeResult
 
 _FIT_STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
 _BAR_CELLS = 24
@@ -89,6 +90,7 @@ def readings(results: Sequence[ProbeResult]) -> RenderableType:
         *(Text(f"No formula: {refusal}", style="yellow") for refusal in refusals),
         *(out_of_memory(r.out_of_memory) for r in results if r.out_of_memory),
         _speed([result for result in results if result.num_steps]),
+        details(results),
     )
 
 
@@ -115,16 +117,6 @@ def _speed(results: Sequence[ProbeResult]) -> RenderableType:
             number(result.tokens_per_second, 0),
         )
     return table
-
-
-def out_of_memory(result: OutOfMemory) -> RenderableType:
-    """Show what was asked, what was there, and what would make it fit."""
-    lines = [what_was_lacking(result)]
-    if result.changes:
-        lines.append(CHANGES_THAT_FIT)
-    for change in result.changes:
-        lines.append(f"  --set {change.override}  (peak {gib(change.peak_allocated_bytes)})")
-    return Text("\n".join(lines), style="yellow")
 
 
 def _points(rows: Iterable[tuple[str, str]]) -> Table:

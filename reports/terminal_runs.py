@@ -15,6 +15,7 @@ from rich.text import Text
 from estimator.plan import FineTunePlan
 from reports import terminal_finetune
 from reports.terminal import readings
+from reports.terminal_probe import ways_on
 from reports.units import duration, gib, number
 from reports.words import gpu_memory
 from trainer.finetune_results import FineTuneResult
@@ -64,7 +65,7 @@ def run(run_: Run) -> RenderableType:
         parts.append(_metrics(rows))
     result = run_.result()
     if isinstance(result, ProbeResult):
-        parts.append(readings([result]))
+        parts += [readings([result]), ways_on(run_, result)]
     elif result:
         parts.append(terminal_finetune.finetune(result, run_.folder))
     elif status.state == "failed" and run_.log_tail(1):

@@ -49,6 +49,7 @@ def command_of(request: Request, plan_path: str) -> list[str]:
         words += ["--data", request.data_path]
     if isinstance(request, ProbeRequest):
         words += ["--steps", str(request.num_steps)]
+        words += ["--find-batch"] * request.find_batch
     elif request.validation_path:
         words += ["--validation", request.validation_path]
     if request.device != "auto":

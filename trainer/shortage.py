@@ -16,17 +16,13 @@ from estimator.reader import Confirm, NotConfirmed, Reader
 from trainer.device import gpu_uuid
 from trainer.dryrun import dry_run
 from trainer.gpu_meter import gpu_holders
+from trainer.probe_inputs import CPU_OVERHEAD_BYTES
 from trainer.results import Change, OutOfMemory
 
 MAX_DRY_RUNS = 6
 """Where the formula does not hold, changes are read by dry runs, of some seconds each."""
 
 _FURTHEST_FIRST: tuple[Training, ...] = ("different", "nearly", "same")
-
-_CPU_ROOM = 0.85
-"""The part of a CPU's limit that tensors may fill, by the estimate. The limit bounds everything
-that the process maps for data: freed blocks that glibc's malloc holds back, and the buffers that
-oneDNN and OpenMP threads take within one operation, which no tensor shows."""
 
 
 def answered(shortage: OutOfMemory, plan: FineTunePlan, device: torch.device) -> OutOfMemory:
@@ -55,7 +51,7 @@ def confirming(device: Device) -> Confirm:
 def _changes(plan: FineTunePlan, capacity_bytes: int, *, on_cuda: bool) -> tuple[Change, ...]:
     """Return up to three changes of which any one is enough; else one that holds several."""
     if not on_cuda:
-        capacity_bytes = round(capacity_bytes * _CPU_ROOM)
+        capacity_bytes -= CPU_OVERHEAD_BYTES
     kind: Device = "cuda" if on_cuda else "cpu"
     reader = Reader(confirm=confirming(kind), device=kind, dry_runs_left=MAX_DRY_RUNS)
     single = changes_that_fit(plan, capacity_bytes, device=kind, reader=reader)
