@@ -126,17 +126,26 @@ def to_micros(amount: Decimal) -> Decimal:
 def read_item(line: Line, known: Mapping[str, Decimal], unknown: Mapping[str, str]) -> LineItem:
     """Return the exact amount of a line."""
     values = Values(known, unknown)
-    shared = {"name": line.name, "label": line.label, "when": line.when, "formula": line.formula}
+    usd = per_request = None
+    reason = ""
     try:
         amount = line.amount(values)
         if line.when == "per_request":
-            usd = to_micros(amount * values["requests_per_month"])
-            return LineItem(
-                **shared, inputs=tuple(values.asked), usd=usd, usd_per_request=amount.normalize()
-            )
+            per_request = amount.normalize()
+            amount *= values["requests_per_month"]
+        usd = to_micros(amount)
     except Missing as missing:
-        return LineItem(**shared, inputs=tuple(values.asked), usd=None, unknown=missing.reason)
-    return LineItem(**shared, inputs=tuple(values.asked), usd=to_micros(amount))
+        reason = missing.reason
+    return LineItem(
+        name=line.name,
+        label=line.label,
+        when=line.when,
+        formula=line.formula,
+        inputs=tuple(values.asked),
+        usd=usd,
+        usd_per_request=per_request,
+        unknown=reason,
+    )
 
 
 def total(lines: Iterable[Line], values: Mapping[str, Number], *kinds: When) -> Number:
@@ -151,5 +160,6 @@ def total(lines: Iterable[Line], values: Mapping[str, Number], *kinds: When) -> 
     for line in lines:
         if line.when in kinds:
             amount = line.amount(values)
-            found += amount * values["requests_per_month"] if line.when == "per_request" else amount
+            each = values["requests_per_month"] if line.when == "per_request" else 1
+            found = found + amount * each  # not in place: arrays of several shapes
     return found

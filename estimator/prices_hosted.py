@@ -13,6 +13,8 @@ from estimator.prices import Confidence
 from estimator.records import Record
 
 _TABLE = Path(__file__).with_name("data") / "hosted_finetuning.csv"
+CLOSED = "closed"
+"""In place of a model's id: the provider's own models."""
 
 
 class HostedOffer(Record):
@@ -78,7 +80,8 @@ def choose_offer(
 ) -> HostedOffer | None:
     """Return the offer to reckon with: open, for that model, its serving known, the cheapest.
 
-    A provider that is asked for by name is taken even where how it serves is not known.
+    A provider that is asked for by name is taken even where it takes no jobs any more, where it
+    tunes its own models alone, or where how it serves them is not known.
 
     Args:
         model: The model's id.
@@ -93,9 +96,9 @@ def choose_offer(
         for offer in hosted_offers()
         if offer.usd_per_mtok is not None
         and offer.method == kind
-        and offer.is_open(today)
-        and offer.takes(model, parameters)
+        and (offer.is_open(today) or provider is not None)
         and (provider is None or offer.provider.lower() == provider.lower())
+        and (offer.takes(model, parameters) or (provider is not None and offer.model == CLOSED))
     ]
     served = [offer for offer in fitting if offer.serving != "unknown"] or (
         fitting if provider else []

@@ -1,0 +1,76 @@
+"""tuneplan cost: what every strategy costs over a scenario's workload."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.shared import AsJson, needed_result, show
+from estimator.problems import InputError, Problem
+
+if TYPE_CHECKING:
+    from advisor.cost_models import MeasuredSpeed
+
+MAX_DRAWS = 100_000
+
+
+def cost(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file.")],
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="ID", help="Every item of this one.")
+    ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, max=MAX_DRAWS, help="Random draws for ranges.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="What they begin with.")] = 0,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Take the training speed that it measured."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what each strategy costs once, a month and over two years, and where they break even."""
+    from advisor.costs import reckon_costs
+    from advisor.scenario import load_scenario
+    from reports import terminal_cost
+
+    today = datetime.now(tz=UTC).date()
+    measured = _measured(run) if run else None
+    found = reckon_costs(
+        load_scenario(scenario), today=today, draws=draws, seed=seed, measured=measured
+    )
+    ids = [one.id for one in found.strategies]
+    if strategy is not None and strategy not in ids:
+        what = f"{strategy!r} is no strategy"
+        raise InputError(Problem("--strategy", what, ", ".join(ids), "name one of them"))
+    if strategy is None:
+        show(found.to_document(), lambda: terminal_cost.costs(found), as_json)
+    else:
+        show(found.to_document(), lambda: terminal_cost.items(found, strategy), as_json)
+
+
+def _measured(name: str) -> MeasuredSpeed:
+    """Return how fast a run trained, and on which GPU.
+
+    Raises:
+        InputError: There is no such run, it has no speed, or it ran on a CPU.
+    """
+    from advisor.cost_models import MeasuredSpeed
+    from estimator.gpu_names import gpu_of_driver
+
+    result = needed_result(name)
+    fix = "name a run that trained on a GPU, or leave --run out"
+    if result.tokens_per_second is None:
+        raise InputError(Problem(f"--run {name}", "measured no training speed", fix=fix))
+    if result.device != "cuda":
+        what = f"was measured on a CPU ({result.device_name}), which has no price by the hour"
+        raise InputError(Problem(f"--run {name}", what, fix=fix))
+    gpu = gpu_of_driver(result.device_name)
+    return MeasuredSpeed(
+        gpu=gpu.name if gpu else result.device_name,
+        tokens_per_second=result.tokens_per_second,
+        source=f"run {name}: {result.plan.method} of {result.plan.model} on {result.device_name}",
+    )

@@ -1,0 +1,223 @@
+"""Costs as Rich renderables: readable at 80 columns, and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from advisor.cost_report import CostReport, StrategyCost, UsdRange
+from estimator.cost_ledger import CostInput, LineItem
+from reports.units import UNKNOWN, count, usd
+
+_BARS = "▁▂▃▄▅▆▇█"
+_TORNADO_SHOWN = 6
+_MONTHS_SHOWN = (1, 6, 12, 24)
+_LEGEND = (
+    "once: before the first version; per 1k: 1,000 requests of the first month; p10-p90: 24 months "
+    "in eight of ten random draws; days: until a first version."
+)
+_WHEN = {
+    "one_time": "once",
+    "monthly": "a month",
+    "per_request": "a month",
+    "days": "days",
+}
+
+
+def costs(report: CostReport) -> RenderableType:
+    """Show what every strategy costs, where they break even, and what matters."""
+    best = cheapest(report)
+    return Group(
+        Text(report.title, style="bold"),
+        _workload(report),
+        _comparison(report),
+        Text(_LEGEND, style="dim"),
+        *_unknown(report),
+        _months(report),
+        *_break_evens(report, best),
+        *([_tornado(best)] if best and best.tornado else []),
+        *_accuracy(report),
+        *(Text(f"! {one}", style="yellow") for one in report.warnings),
+        *(Text(one, style="dim") for one in report.notes),
+        Text("--strategy ID shows each item with its formula and sources.", style="dim"),
+    )
+
+
+def cheapest(report: CostReport) -> StrategyCost | None:
+    """Return the strategy that costs least over the horizon; None where no total is known."""
+    known = [one for one in report.strategies if one.total_usd is not None]
+    return min(known, key=lambda one: one.total_usd or Decimal(0), default=None)
+
+
+def _workload(report: CostReport) -> RenderableType:
+    if report.requests_by_month is None:
+        return Text("No workload: only what is paid once is known.")
+    first, last = report.requests_by_month[0], report.requests_by_month[-1]
+    grown = f", {count(last)} in month {report.horizon_months}" if last != first else ""
+    return Text(f"{count(first)} requests in the first month{grown}; prices of {report.today}")
+
+
+def _table(*right: str, first: str = "strategy", wraps: bool = False) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=not wraps)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _comparison(report: CostReport) -> RenderableType:
+    table = _table("once", "a month", "per 1k", "24 mo.", "p10-p90", "days")
+    for one in report.strategies:
+        days = one.days_to_first_version
+        table.add_row(
+            one.id,
+            _usd(one.one_time_usd),
+            _usd(one.monthly_usd),
+            _usd(one.usd_per_1000_requests),
+            _usd(one.total_usd),
+            _range(one.total_range),
+            f"{days.likely:,.0f}" if days else "-",
+        )
+    return table
+
+
+def _usd(amount: Decimal | None) -> str:
+    return "-" if amount is None else short_usd(amount)
+
+
+def short_usd(amount: Decimal) -> str:
+    """Return dollars in few characters (``$12.3k``, ``$1.23M``; below 1,000 as usual)."""
+    for scale, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if abs(amount) >= scale:
+            return (
+                f"${amount / scale:.3g}{letter}"
+                if abs(amount) < 999 * scale
+                else (f"${amount / scale:,.0f}{letter}")
+            )
+    return usd(amount)
+
+
+def _range(found: UsdRange | None) -> str:
+    return f"{short_usd(found.p10)}-{short_usd(found.p90)[1:]}" if found else "-"
+
+
+def _unknown(report: CostReport) -> list[RenderableType]:
+    reasons: dict[str, list[str]] = {}
+    for one in report.strategies:
+        for reason in one.unknown:
+            reasons.setdefault(reason, []).append(one.id)
+    lines = []
+    for reason, ids in reasons.items():
+        who = "all" if len(ids) == len(report.strategies) else ", ".join(ids)
+        lines.append(Text(f"- {who}: {reason}"))
+    return [*lines, Text("")] if lines else []
+
+
+def _months(report: CostReport) -> RenderableType:
+    known = [one for one in report.strategies if one.cumulative_usd_by_month]
+    if not known:
+        return Text("")
+    table = _table(*(f"month {month}" for month in _MONTHS_SHOWN), first="paid by the end of")
+    table.add_column("every 2nd", no_wrap=True)
+    for one in known:
+        paid = one.cumulative_usd_by_month or ()
+        table.add_row(
+            one.id,
+            *(short_usd(paid[month - 1]) for month in _MONTHS_SHOWN),
+            sparkline((one.monthly_usd_by_month or ())[::2]),
+        )
+    return table
+
+
+def sparkline(amounts: Sequence[Decimal]) -> str:
+    """Return a bar for each amount, from nothing to the largest."""
+    most = max(amounts, default=Decimal(0))
+    if not most:
+        return _BARS[0] * len(amounts)
+    return "".join(_BARS[round(amount / most * (len(_BARS) - 1))] for amount in amounts)
+
+
+def _break_evens(report: CostReport, best: StrategyCost | None) -> list[RenderableType]:
+    """Return from how many requests another strategy costs less than the cheapest one."""
+    if best is None:
+        return []
+    table = _table("running costs alone", "with what is paid once", first=f"less than {best.id}")
+    for pair in report.break_evens:
+        if best.id not in (pair.one, pair.other):
+            continue
+        other = pair.other if pair.one == best.id else pair.one
+        cells = []
+        for crossings in (pair.running, pair.in_all):
+            first = next((one for one in crossings if one.cheaper_above == other), None)
+            cells.append(f"{count(first.requests_per_month)}" if first else "-")
+        if any(cell != "-" for cell in cells):
+            table.add_row(other, *cells)
+    if not table.row_count:
+        return [Text(f"At every volume {best.id} costs least.")]
+    return [Text("From how many requests a month another strategy costs less", style="bold"), table]
+
+
+def _tornado(best: StrategyCost) -> RenderableType:
+    table = _table("low", "high", first=f"24 months of {best.id}, where one input is")
+    for bar in best.tornado[:_TORNADO_SHOWN]:
+        table.add_row(bar.label, short_usd(bar.low_usd), short_usd(bar.high_usd))
+    return table
+
+
+def _accuracy(report: CostReport) -> list[RenderableType]:
+    if report.break_even_accuracy is None:
+        return []
+    share = f"{report.break_even_accuracy:.1%}".replace("%", " %")
+    return [Text(f"Right answers pay from {share} on, whatever a request costs on top."), Text("")]
+
+
+def items(report: CostReport, strategy: str) -> RenderableType:
+    """Show every item of one strategy: amount, formula, inputs with their sources."""
+    one = next(one for one in report.strategies if one.id == strategy)
+    table = _table("amount", "", first="item", wraps=True)
+    table.add_column("formula")
+    for item in one.lines:
+        table.add_row(item.label, _amount(item), _WHEN[item.when], item.formula)
+    sums = [
+        f"once {_usd(one.one_time_usd)}",
+        f"a month {_usd(one.monthly_usd)}",
+        f"24 months {_usd(one.total_usd)}",
+    ]
+    used = {name for item in one.lines for name in item.inputs}
+    return Group(
+        Text(f"{one.title} ({one.id}): {', '.join(sums)}", style="bold"),
+        table,
+        *(Text(f"- {reason}", style="yellow") for reason in one.unknown),
+        _inputs([source for source in report.inputs if source.name in used]),
+    )
+
+
+def _amount(item: LineItem) -> str:
+    if item.usd is None:
+        return UNKNOWN
+    return f"{item.usd:,.1f}" if item.when == "days" else usd(item.usd)
+
+
+def _inputs(found: Sequence[CostInput]) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("input", "value", "where from"):
+        table.add_column(name, justify="right" if name == "value" else "left")
+    for one in found:
+        value = _plain(one.mid)
+        if one.is_range:
+            value = f"{value} ({_plain(one.low)} to {_plain(one.high)})"
+        dated = f", {one.checked_at}" if one.checked_at else ""
+        source = one.source if one.source.startswith(one.basis) else f"{one.basis}: {one.source}"
+        table.add_row(one.label, f"{value} {one.unit}", f"{source}{dated}")
+    return table
+
+
+def _plain(value: Decimal) -> str:
+    if abs(value) >= 10**6:
+        return count(round(value)).replace(" ", "")
+    return f"{value.normalize():,f}" if value == value.to_integral_value() else f"{value:.4g}"
