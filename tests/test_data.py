@@ -136,6 +136,11 @@ def test_in_a_conversation_every_answer_and_its_end_are_learned(template: str, m
     assert prompt_text(Example(turns=CHAT), encoder) == asked
 
 
+def test_an_answer_that_is_part_of_its_end_mark_is_still_found() -> None:
+    turns = (Turn("user", "a"), Turn("assistant", "d"), Turn("user", "b"), Turn("assistant", "e"))
+    assert shown(Example(turns=turns), tokenizer_of(THINKING)).count("] [<|im_end|>]") == 2
+
+
 def test_an_answer_of_weight_0_is_not_learned() -> None:
     turns = (CHAT[1], Turn("assistant", "hello you", is_learned=False), *CHAT[3:])
     assert shown(Example(turns=turns), tokenizer_of(CHATML)).endswith(
@@ -265,7 +270,11 @@ def test_equal_examples_stay_on_one_side_and_small_sets_get_both(words, tmp_path
     assert content_digest(Example("a", "b")) != content_digest(Example("", "ab"))
     other = plan(schedule={"validation_fraction": 0.3, "seed": 1}).schedule
     assert held_out != [split_of(example, other) == "validation" for example in examples]
+    alone = [{"text": "a b"}] * 3
     for fraction in (0.001, 0.9):
+        source = open_examples(data_file(tmp_path, *alone))
+        some = plan(schedule={"validation_fraction": fraction})
+        assert tokenize_data(source, words, some, tmp_path / "tokens").validation is None
         rows = [{"text": "a b"}, {"text": "c d"}, {"text": "c d"}]
         data = tokenize_data(
             open_examples(data_file(tmp_path, *rows)),

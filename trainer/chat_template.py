@@ -27,6 +27,9 @@ PLAIN_TEMPLATE = (
 """What is used where a tokenizer has no chat template: role, text, and where an answer ends."""
 
 
+_CONTENT = "CONTENT-OF-THE-TURN"  # stands for an answer, to find out what follows one
+
+
 class TemplateProblem(ValueError):
     """A chat template that refuses a conversation, or that cannot be split into turns."""
 
@@ -89,7 +92,11 @@ def _text(
 ) -> str:
     try:
         return _compiled(template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt, **special_tokens
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **special_tokens,
         )
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         reason = printable(" ".join(str(error).split())[:200])
@@ -127,7 +134,8 @@ def _end(
     else:
         # Some templates write a last answer otherwise than an earlier one: Qwen3's gives it an
         # empty <think>. What follows the content is then the same in both.
-        tail = until[until.rfind(content) + len(content) :]
+        marked = [*through[:-1], through[-1] | {"content": _CONTENT}]
+        tail = _text(marked, template, special_tokens).rpartition(_CONTENT)[2]
         at = text.find(content, start)
         if at < 0 or text[start:at].strip() or not text.startswith(tail, at + len(content)):
             raise _unsplittable()

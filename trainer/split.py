@@ -50,16 +50,16 @@ class Split:
     def mended(self) -> Split | None:
         """Return the split to take instead where a side got nothing that could have had some.
 
-        After all examples have been met: None where both sides have one, nothing is to be held
-        out, or all examples are the same. A small set then gives its lowest number to
-        validation, or its highest to training.
+        After all examples have been met: None where both sides have one, or nothing is to be
+        held out. A small set gives its lowest number to validation, or its highest to training;
+        where all examples are the same they are trained on.
         """
-        if self.boundary == 0 or self.lowest >= self.highest:
+        if self.boundary == 0 or self.highest < 0:
             return None
-        if self.lowest >= self.boundary:
+        if self.highest < self.boundary:  # all held out
+            return Split(self.seed, self.highest if self.lowest < self.highest else 0)
+        if self.boundary <= self.lowest < self.highest:  # nothing held out
             return Split(self.seed, self.lowest + 1)
-        if self.highest < self.boundary:
-            return Split(self.seed, self.highest)
         return None
 
 

@@ -131,6 +131,10 @@ def _rows_path(folder: Path, side: Side) -> Path:
     return folder / f"{side}.arrow"
 
 
+def _unfinished_path(folder: Path, side: Side) -> Path:
+    return folder / f".{side}.arrow.unfinished"
+
+
 @dataclass(slots=True)
 class _Counts:
     num_examples: Counter[str] = field(default_factory=Counter)
@@ -156,6 +160,8 @@ def _write(
     counts, writers = _pass(source, encoder, plan, folder, validation, limit, split)
     if mended := split.mended():  # a small set in which one side got nothing
         counts, writers = _pass(source, encoder, plan, folder, validation, limit, mended)
+    for side in writers:  # only whole files take the place of those that may still be read
+        _unfinished_path(folder, side).replace(_rows_path(folder, side))
     if not writers["train"].num_rows:
         what = f"every prompt is longer than {plan.seq_len} tokens: nothing is left to learn"
         raise InputError(Problem("seq_len", what, fix="raise seq_len, or shorten the prompts"))
@@ -194,7 +200,9 @@ def _pass(
     filler = encoder.eos_token_id or 0
     sides: tuple[Side, ...] = ("train", "validation")
     writers: dict[Side, RowWriter] = {
-        side: RowWriter(_rows_path(folder, side), plan.seq_len, padded=plan.padded, filler=filler)
+        side: RowWriter(
+            _unfinished_path(folder, side), plan.seq_len, padded=plan.padded, filler=filler
+        )
         for side in sides
     }
     try:
