@@ -83,6 +83,7 @@ CASES = (
     {"id": "ann/nobody"},
     {"id": "tiny", "token": GOOD_TOKEN},
     {"id": "ann/ti ny", "token": GOOD_TOKEN},
+    {"id": GOOD_TOKEN, "token": GOOD_TOKEN},
     {"id": "ann/offline", "token": GOOD_TOKEN, "offline": True},
     {"id": "ann/gone", "token": GOOD_TOKEN, "endpoint": "http://127.0.0.1:9"},
 )

@@ -20,10 +20,12 @@ from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from pages.ui.uploads import save_upload
 from trainer.dryrun import dry_run
+from trainer.launch import start
 from trainer.pickles import has_safetensors
 from trainer.probe import Observer, run_probe
 from trainer.results import ProbeRequest
-from trainer.runs import create_run, find_run, runs_folder
+from trainer.run_writer import create_run
+from trainer.runs import find_run, runs_folder
 from trainer.tokens import read_encoder
 
 PROJECT = Path(__file__).parents[1]
@@ -146,6 +148,15 @@ def test_the_name_of_a_run_leads_nowhere_else(tiny_plan: FineTunePlan, name: str
         find_run(name)
     assert len(caught.value.problems) == 1
     assert find_run(run.id) == run
+
+
+def test_a_run_that_would_keep_a_key_is_not_begun(tiny_plan: FineTunePlan, home: Path) -> None:
+    key = "hf_" + "Ab1" * 12
+    plan = tiny_plan.changed(data={"path": f"https://ann:{key}@hub.example/data.jsonl"})
+    with pytest.raises(InputError, match=r"run: plan.data.path: .*looks like a key") as caught:
+        start(ProbeRequest(plan=plan, device="cpu"))
+    assert key not in str(caught.value)
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_results import FineTuneRequest
 from trainer.machine import describe_machine
 from trainer.probe_inputs import input_problems
+from trainer.redact import refuse_secrets
 from trainer.requests import Request
 from trainer.results import ProbeRequest
 from trainer.run_status import RunStatus
@@ -123,6 +124,7 @@ def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
 
 def _check(request: Request) -> None:
     """Find now what the worker would find wrong in half a minute."""
+    refuse_secrets(request.to_document(), "run")  # all of it is kept with the run
     problems: list[Problem] = []
     data = request.plan.data
     data_path = request.data_path or data.path

@@ -261,4 +261,5 @@ def _line(error: object) -> str:
 
 
 def _problem(repo_id: str, what: str, allowed: str = "", fix: str = "") -> InputError:
-    return InputError(Problem(f"push to {repo_id}", what, allowed, fix))
+    words = f"push to {repo_id}", what, allowed, fix  # somebody may have typed the token as the id
+    return InputError(Problem(*map(mask_secrets, words)))
