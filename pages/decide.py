@@ -5,10 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from advisor.answers import Answers
+from advisor.learn import topics_for
 from advisor.recommend import recommend
-from advisor.recommendation import GateFound, Ranked, Reason, Recommendation
+from advisor.recommendation import Confidence, GateFound, Ranked, Reason, Recommendation
 from advisor.rules import knowledge_base
 from pages.ui import charts, show
+from pages.ui.ladder import show_ladder
+from pages.ui.learn_links import learn_links
 from pages.ui.navigation import ESTIMATE, ensure_routed
 from pages.ui.questionnaire import ask, example_picker
 from pages.ui.state import carry_method
@@ -43,36 +46,52 @@ def show_advice(found: Recommendation) -> None:
     if not found.answered:
         st.caption("Nothing is answered yet: this is where everybody starts.")
     st.markdown(f"**Do now:** {show.plain(choice.do_now)}")
-    for text in (found.method_reason, *found.addon_reasons):
+    hosts = [offer.sentence for offer in found.hosted]
+    for text in (found.method_reason, *found.addon_reasons, *hosts):
         if text:
             st.markdown(show.plain(text))
+    learn_links(topics_for(choice.strategy, choice.method))
     offer_estimate(found)
-    with st.container(horizontal=True, gap="medium"):
-        st.metric("Questions answered", f"{found.answered:.0%}", width="content")
-        st.metric(
-            "Stability",
-            f"{found.stability:.0%}" if found.answered else "no answers yet",
-            help="How often this strategy stays the best when every rule's weight is redrawn.",
-            width="content",
-        )
+    show_confidence(found.confidence)
     show_scores(found.ranking)
-    why, gates, change = st.tabs(["Why", "Conditions", "What would change it"])
+    why, gates, ladder, change = st.tabs(["Why", "Conditions", "Ladder", "What would change it"])
     with why:
         show_reasons(found.ranking)
     with gates:
         show_gates(found.gates)
+        if found.memory and found.recommendation.method:
+            lines = [f"- **Memory** {show.plain(one.text)}" for one in found.memory.verdicts]
+            st.markdown("\n".join([*lines, "", show.plain(found.memory.read_for)]))
+    with ladder:
+        show_ladder(found.ladder)
     with change:
         lines = [f"- {show.plain(flip.text)}" for flip in found.what_would_change]
         st.markdown("\n".join(lines) or "No single other answer changes the strategy.")
 
 
+def show_confidence(sure: Confidence) -> None:
+    """Show how sure the advice is: three things, and no one percentage."""
+    grades = {"experiment": "studies", "guidance": "vendors", "judgement": "our judgement"}
+    shares = [f"{share:.0%} {grades[grade]}" for grade, share in sure.evidence.items() if share]
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Questions answered", f"{sure.answered:.0%}", width="content")
+        st.metric(
+            "Stability",
+            f"{sure.stability:.0%}" if sure.answered else "no answers yet",
+            help=f"In how many of {sure.num_draws} draws, in which every rule's points are "
+            "redrawn, this strategy stays the best.",
+            width="content",
+        )
+    st.caption(f"The points of this strategy rest on {show.plain(', '.join(shares))}.")
+
+
 def offer_estimate(found: Recommendation) -> None:
     """Offer the way on, with the recommended method where there is one."""
     method = found.recommendation.method
-    if method is None:
+    if method is None or method == "hosted":
         st.page_link(
             ESTIMATE,
-            label="No training is advised. See what it would need all the same",
+            label="No training here is advised. See what it would need all the same",
             icon=":material/memory:",
         )
     elif st.button(
@@ -107,14 +126,18 @@ def show_reasons(ranking: tuple[Ranked, ...]) -> None:
             if one.blocked:
                 st.markdown(f":red[Ruled out:] {show.plain(one.blocked)}")
             st.markdown("\n".join(_reason_line(reason) for reason in one.reasons))
+            st.markdown(f"Their sum is **{one.score:+.7g}**.")
 
 
 def _reason_line(reason: Reason) -> str:
     where = source(reason.source, reason.url)
-    return (
-        f"- **{reason.points:+.1f}** {show.plain(reason.text)} "
+    line = (
+        f"- **{reason.points:+.7g}** {show.plain(reason.text)} "
         f":gray[{reason.rule}, {reason.evidence}:] {where}"
     )
+    for one in reason.counter:
+        line += f"\n    - :orange[But:] {show.plain(one.text)} {source(one.source, one.url)}"
+    return line
 
 
 def show_gates(gates: tuple[GateFound, ...]) -> None:

@@ -10,6 +10,7 @@ from estimator.memory import NoFormula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
 from pages.ui import calibrated, charts, fit, readings, show, time
+from pages.ui.learn_links import learn_links
 from pages.ui.navigation import PROVE, ensure_routed
 from pages.ui.plan_form import METHODS, ask_plan
 from pages.ui.state import carried
@@ -27,6 +28,7 @@ def page() -> None:
     """Show the form beside what it asks for."""
     st.title("Estimate")
     st.markdown("What one training step needs on a GPU, for each method, before you rent one.")
+    learn_links(("full-fine-tuning", "lora", "qlora", "zero"))
     form, results = st.columns([1, 2], gap="large")
     with form:
         asked = ask_plan()

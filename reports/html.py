@@ -110,15 +110,15 @@ def _changed(flip: Flip) -> tuple[str, str]:
 
 
 def _evidence(recommendation: Recommendation) -> str:
-    """How many of the first strategy's reasons rest on which kind of evidence."""
-    grades = [reason.evidence for reason in recommendation.ranking[0].reasons]
+    """What share of the first strategy's points rests on which kind of evidence."""
     names = {
         "experiment": "published experiments",
         "guidance": "vendors' guidance",
         "judgement": "our own judgement",
     }
-    counts = [(grades.count(grade), name) for grade, name in names.items()]
-    return ", ".join(f"{number} on {name}" for number, name in counts if number)
+    shares = recommendation.confidence.evidence.items()
+    told = [f"{share:.0%} on {names[grade]}" for grade, share in shares if share]
+    return f"of its points, {', '.join(told)}".replace("%", " %")
 
 
 def _assumptions(report: Report) -> list[tuple[str, list[str]]]:

@@ -167,7 +167,8 @@ def test_page_says_what_to_do_and_why(page, report):
 def test_page_shows_each_methods_memory_and_the_textbook_figure(page):
     assert "16 bytes x 6,738,415,616 parameters = 107.8 GB" in page.text
     assert "112 GB counts 7e9 parameters" in page.text
-    assert "QLoRA (advised)" in page.text
+    assert "LoRA (advised)" in page.text
+    assert "QLoRA (advised)" not in page.text, "LoRA fits the GPU of the plan"
 
 
 def test_page_lays_measured_beside_estimated(page, report):

@@ -15,6 +15,7 @@ DECIDE = _PAGES / "decide.py"
 ESTIMATE = _PAGES / "estimate.py"
 PROVE = _PAGES / "prove.py"
 RUNS = _PAGES / "runs.py"
+LEARN = _PAGES / "learn.py"
 
 _routed: ContextVar[bool] = ContextVar("routed", default=False)
 
@@ -51,6 +52,7 @@ def _build():
             st.Page(ESTIMATE, title="Estimate", icon=":material/memory:"),
             st.Page(PROVE, title="Prove", icon=":material/science:"),
             st.Page(RUNS, title="Runs", icon=":material/list:"),
+            st.Page(LEARN, title="Learn", icon=":material/school:"),
         ],
         position="top",
     )

@@ -39,7 +39,11 @@ def _set(answers: Answers) -> None:
 
 
 def ask() -> Answers:
-    """Show every question and return the answers so far; what is not answered is left out."""
+    """Show every question that matters and return the answers so far.
+
+    What is not answered is left out, and so is what another answer makes irrelevant.
+    """
+    given = {one.id: answer for one in questions() if (answer := st.session_state.get(_key(one)))}
     sections = [
         (title, list(group)) for title, group in groupby(questions(), lambda one: one.section)
     ]
@@ -47,6 +51,8 @@ def ask() -> Answers:
     for tab, (_, group) in zip(st.tabs([title for title, _ in sections]), sections, strict=True):
         with tab:
             for question in group:
+                if question.made_irrelevant_by(given):
+                    continue
                 answer = _ask(question)
                 if answer:
                     answers[question.id] = answer
@@ -60,10 +66,17 @@ def _ask(question: Question) -> str | list[str] | None:
         list(labels),
         selection_mode="multi" if question.many else "single",
         format_func=labels.__getitem__,
-        help=f"{question.why} {question.help}",
+        help=_help(question),
         key=_key(question),
         persist_state="session",
     )
+
+
+def _help(question: Question) -> str:
+    labels = dict(question.choices)
+    lines = [f"{question.why} {question.help}"]
+    lines += [f"- *{labels[value]}*: {text}" for value, text in question.choice_help.items()]
+    return "\n".join(lines)
 
 
 def _key(question: Question) -> str:
