@@ -15,7 +15,8 @@ from estimator.plan import FineTunePlan, parse_plan
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-SLOW = ("app", "demo", "probe")  # probes and the demo have tests of their own
+# These have tests of their own.
+SLOW = ("app", "demo", "probe", "finetune", "generate", "merge", "push")
 
 
 def console_lines(text: str) -> list[str]:
