@@ -134,6 +134,7 @@ def test_in_a_conversation_every_answer_and_its_end_are_learned(template: str, m
     assert render(CHAT, encoder.template, encoder.special_tokens).text == theirs
     asked = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
     assert prompt_text(Example(turns=CHAT), encoder) == asked
+    assert encoder.count([theirs], is_chat=True) == [len(mask.split())]
 
 
 def test_an_answer_that_is_part_of_its_end_mark_is_still_found() -> None:

@@ -1,6 +1,8 @@
 """`tuneplan data`: what is wrong with training data is found, named and shown harmlessly."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +194,20 @@ def test_the_command_shows_numbers_findings_and_the_words_for_a_plan(
     assert (status, shown) == (2, "")
     assert "No such file" in problem
     assert run("data", "check", bad, "--set", "seq_len=3")[0] == 2
+
+
+def test_the_check_starts_no_heavy_library() -> None:
+    program = (
+        f"import sys; sys.argv = ['tuneplan', 'data', 'check', {str(EXAMPLES / 'chat.jsonl')!r},"
+        f" '--plan', {str(EXAMPLES / 'tiny.yaml')!r}]\n"
+        "import atexit, tuneplan\n"
+        "names = ('torch', 'transformers', 'pandas', 'pyarrow', 'streamlit', 'huggingface_hub')\n"
+        "atexit.register(lambda: print([name for name in names if name in sys.modules]))\n"
+        "tuneplan.main()"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_hostile_text_reaches_the_terminal_written_out(run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from estimator.plan import FineTunePlan, Schedule
 from trainer.chat_template import TemplateProblem
 from trainer.data_findings import MAX_NAMED, Notes
-from trainer.data_report import Bar, DataReport, TokenCounts
+from trainer.data_lengths import BYTES_PER_TOKEN, as_numpy, num_longer, token_counts
+from trainer.data_report import DataReport
 from trainer.example_formats import Example, RowProblem, Turn, printable
 from trainer.example_rows import place
 from trainer.examples import ExampleSource, Found, content_digest
@@ -23,11 +24,7 @@ from trainer.split import Split
 from trainer.tokens import Encoder, encode, text_of
 
 if TYPE_CHECKING:
-    import numpy
-
-BYTES_PER_TOKEN = 4
-"""Of English text, by OpenAI's rule of thumb (help.openai.com, "What are tokens"). Other
-languages and code take more tokens; where the tokenizer is there it is not needed."""
+    pass
 
 _DEFAULT_EPOCHS = FineTunePlan.model_fields["epochs"].default
 _AT_ONCE = 1024
@@ -114,11 +111,11 @@ def check_data(
         num_train=num_examples - (num_validation if validation is None else 0),
         num_validation=num_validation,
         validation_name=validation.name if validation else None,
-        tokens=_token_counts(source, kept, encoder),
+        tokens=token_counts(kept.lengths, kept.where, source, encoder),
         seq_len=plan.seq_len if plan else None,
         epochs=plan.epochs if plan else _DEFAULT_EPOCHS,
         findings=notes.findings(),
-        hosted=hosted.verdict(_num_longer(kept, hosted_rules().max_tokens_per_example)),
+        hosted=hosted.verdict(num_longer(kept.lengths, hosted_rules().max_tokens_per_example)),
         fingerprint=source.fingerprint(),
         seconds=time.perf_counter() - started,
     )
@@ -237,7 +234,7 @@ def _num_held_out(schedule: Schedule, kept: _Kept) -> int:
 def _mark_duplicates(kept: _Kept, notes: Notes) -> None:
     import numpy
 
-    digests = _as_numpy(kept.digests)
+    digests = as_numpy(kept.digests)
     order = numpy.argsort(digests, kind="stable")
     ordered = digests[order]
     later = numpy.sort(order[1:][ordered[1:] == ordered[:-1]])
@@ -251,61 +248,9 @@ def _mark_duplicates(kept: _Kept, notes: Notes) -> None:
 def _mark_leaks(held_out: _Kept, kept: _Kept, notes: Notes) -> None:
     import numpy
 
-    is_leaked = numpy.isin(_as_numpy(held_out.digests), _as_numpy(kept.digests))
+    is_leaked = numpy.isin(as_numpy(held_out.digests), as_numpy(kept.digests))
     for index in numpy.flatnonzero(is_leaked).tolist():
         notes.add("leak", held_out.where(index))
-
-
-def _as_numpy(values: array[int]) -> numpy.ndarray:
-    import numpy
-
-    return numpy.frombuffer(values, dtype=f"u{values.itemsize}")
-
-
-def _num_longer(kept: _Kept, limit: int) -> int:
-    return int((_as_numpy(kept.lengths) > limit).sum()) if kept.lengths else 0
-
-
-def _token_counts(
-    source: ExampleSource, kept: _Kept, encoder: Encoder | None
-) -> TokenCounts | None:
-    import numpy
-
-    if not kept.lengths:
-        return None
-    lengths = _as_numpy(kept.lengths)
-    longest = int(lengths.argmax())
-    median, p95 = numpy.percentile(lengths, [50, 95])
-    return TokenCounts(
-        basis="tokenizer" if encoder else "estimate",
-        how=_how(source, encoder),
-        total=int(lengths.sum(dtype="u8")),
-        mean=float(lengths.mean()),
-        median=float(median),
-        p95=float(p95),
-        longest=int(lengths[longest]),
-        longest_at=kept.where(longest),
-        histogram=_histogram(lengths),
-    )
-
-
-def _how(source: ExampleSource, encoder: Encoder | None) -> str:
-    if encoder is None:
-        return f"estimated: a token is {BYTES_PER_TOKEN} bytes of text, as in English"
-    is_chat = source.format in ("chat", "instruction")
-    return "the plan's tokenizer" + (f" and {encoder.template_name}" if is_chat else "")
-
-
-def _histogram(lengths: numpy.ndarray) -> tuple[Bar, ...]:
-    longest = int(lengths.max())
-    edges = [2**power for power in range(longest.bit_length() + 1)]
-    below = [int((lengths <= edge).sum()) for edge in edges]
-    counts = [below[0], *(there - before for before, there in pairwise(below))]
-    first = next(index for index, count in enumerate(counts) if count)
-    last = max(index for index, count in enumerate(counts) if count)
-    return tuple(
-        Bar(max_tokens=edges[index], num_examples=counts[index]) for index in range(first, last + 1)
-    )
 
 
 def plan_encoder(plan: FineTunePlan) -> Encoder | None:

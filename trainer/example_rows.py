@@ -53,8 +53,6 @@ def file_kind(path: Path) -> FileKind:
             raise InputError(Problem(str(path), "is a folder", _ALLOWED, "name a file in it"))
         with path.open("rb") as stream:
             start = stream.read(4096)
-            stream.seek(0)
-            first_line = stream.readline(MAX_LINE_BYTES)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -67,7 +65,8 @@ def file_kind(path: Path) -> FileKind:
     if text.startswith(b"["):
         return "json"
     if text.startswith(b"{"):
-        return "jsonl" if _is_row(first_line) else "json"
+        with path.open("rb") as stream:
+            return "jsonl" if _is_row(stream.readline(MAX_LINE_BYTES)) else "json"
     if path.suffix.lower() == ".json":
         return "json"
     what = "is no data file that can be read here"
