@@ -12,11 +12,11 @@ import torch
 
 from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan, Schedule
-from estimator.problems import InputError, Problem
 from trainer.build import Training, build_training, prepare
 from trainer.data import collate
 from trainer.example_formats import Example
 from trainer.examples import ExampleSource, open_examples
+from trainer.finetune_inputs import check_data
 from trainer.finetune_results import FineTuneRequest
 from trainer.pretrained import find_weights
 from trainer.remote_code import runs_code, warning
@@ -82,11 +82,7 @@ def prepare_job(
         weights, local_files_only=True, trust_remote_code=trusted
     )
     onlooker.on_activity("reading the data")
-    path = request.data_path or plan.data.path
-    if path is None:
-        fix = "name a file: --data FILE, or data.path in the plan"
-        raise InputError(Problem("--data", "a fine-tune needs examples", fix=fix))
-    source = open_examples(path, plan.data.format)
+    source = open_examples(check_data(request), plan.data.format)
     held_out = None
     if request.validation_path:
         held_out = open_examples(request.validation_path, plan.data.format)

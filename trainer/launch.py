@@ -24,6 +24,7 @@ from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import PROBE_EXAMPLES, open_examples
+from trainer.finetune_inputs import finetune_problems
 from trainer.finetune_results import FineTuneRequest
 from trainer.machine import describe_machine
 from trainer.probe_inputs import input_problems
@@ -137,7 +138,10 @@ def _check(request: Request) -> None:
         except InputError as error:
             problems += error.problems
     if isinstance(request, ProbeRequest):
-        problems += [one for one in input_problems(request) if one not in problems]
+        found = input_problems(request)
+    else:
+        found = finetune_problems(request)
+    problems += [one for one in found if one not in problems]
     if request.device == "cuda" and not describe_machine().gpus:
         what = "cuda, but this machine has no NVIDIA GPU that answers"
         fix = "run `tuneplan doctor`, or use the CPU"
