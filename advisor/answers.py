@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from advisor.questions import Question, questions
 from estimator.problems import InputError, Problem
+from estimator.validation import MOST_KEY_LISTS
 
 Answers = dict[str, str | list[str]]
 
@@ -30,7 +31,7 @@ def parse_answers(document: Any, name: str = "answers") -> Answers:
         what = f"{document!r} is not a set of answers"
         raise InputError(Problem(name, what, "a mapping of question to choice"))
     known = {question.id: question for question in questions()}
-    problems = [_unknown(key, known, name) for key in document if key not in known]
+    problems = list(_unknown([key for key in document if key not in known], known, name))
     answers: Answers = {}
     for question in known.values():
         if document.get(question.id) is None:
@@ -84,9 +85,12 @@ def _plain(answer: Any) -> Any:
     return [_plain(item) for item in answer] if isinstance(answer, list | tuple) else answer
 
 
-def _unknown(key: Any, known: Iterable[str], name: str) -> Problem:
-    what = "is not a question"
-    return Problem(f"{name}: {key}", what, ", ".join(known), _fix(key, known, "remove it"))
+def _unknown(keys: list[Any], known: Iterable[str], name: str) -> Iterator[Problem]:
+    """One problem for each key; of many, the first alone lists what there is."""
+    for number, key in enumerate(keys):
+        allowed = ", ".join(known) if number == 0 or len(keys) <= MOST_KEY_LISTS else ""
+        fix = _fix(key, known, "remove it")
+        yield Problem(f"{name}: {key}", "is not a question", allowed, fix)
 
 
 def _problems(question: Question, answer: Any, name: str) -> Iterable[Problem]:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from advisor.answers import Answers, parse_answers
 from advisor.bundled import read_bundled
+from advisor.questions import questions
 from advisor.rules import Source, with_sources
 from advisor.workload import Workload
 from estimator.documents import read_document
@@ -17,7 +18,7 @@ from estimator.plan import FineTunePlan, parse_plan, resolve_paths
 from estimator.prices import name_problems
 from estimator.problems import InputError, Problem
 from estimator.records import Record
-from estimator.validation import validate
+from estimator.validation import refuse_other_kind, validate
 
 
 def _check_answers(value: Any) -> Any:
@@ -96,6 +97,7 @@ def load_scenario(path: Path) -> Scenario:
         InputError: The file or the scenario is wrong; every problem is listed.
     """
     document = read_document(path)
+    refuse_other_kind(document, "a scenario", Scenario.model_fields, str(path))
     if isinstance(document.get("plan"), dict):
         document["plan"] = resolve_paths(document["plan"], path.parent)
     return parse_scenario(document, name=str(path))
@@ -120,6 +122,8 @@ def load_answers_and_plan(path: Path) -> tuple[Answers, FineTunePlan | None]:
     if Scenario.model_fields.keys() & document.keys():
         scenario = load_scenario(path)
         return scenario.answers, scenario.plan
+    known = {question.id for question in questions()} - FineTunePlan.model_fields.keys()
+    refuse_other_kind(document, "a set of answers or a scenario", known, str(path))
     return parse_answers(document, str(path)), None
 
 

@@ -12,7 +12,7 @@ from estimator.contradictions import contradictions
 from estimator.documents import apply_overrides, is_there, read_document, to_yaml
 from estimator.gpus import Gpu, find_gpu
 from estimator.problems import InputError, Problem
-from estimator.validation import validate
+from estimator.validation import refuse_other_kind, validate
 
 Method = Literal[
     "full", "last_layers", "lora", "qlora", "prompt_tuning", "prefix_tuning", "ia3", "bitfit"
@@ -277,7 +277,9 @@ def load_plan(path: Path, overrides: Iterable[str] = ()) -> FineTunePlan:
     Raises:
         InputError: The file, an override or the plan is wrong; every problem is listed.
     """
-    document = resolve_paths(read_document(path), path.parent)
+    document = read_document(path)
+    refuse_other_kind(document, "a plan", FineTunePlan.model_fields, str(path))
+    document = resolve_paths(document, path.parent)
     return parse_plan(apply_overrides(document, overrides), name=str(path))
 
 

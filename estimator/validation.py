@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,6 +14,24 @@ from pydantic import BaseModel, ValidationError
 from estimator.problems import InputError, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_UNKNOWN = "extra_forbidden"  # as pydantic calls it
+
+MOST_KEY_LISTS = 3
+"""With more unknown keys than this in one place, the known ones are listed for the first alone."""
+
+_KINDS = {
+    "a plan": (
+        ("model", "method"),
+        "tuneplan estimate reads it; in a scenario it stands under `plan:`",
+    ),
+    "a scenario": (("answers", "plan", "workload"), "tuneplan advise and report read it"),
+    "a set of answers": (
+        ("gap", "tried", "evals", "ext"),
+        "tuneplan advise reads it; in a scenario it stands under `answers:`",
+    ),
+}
+"""Keys that only one kind of file has, and what is done with such a file."""
 
 
 def validate(model: type[Model], document: dict[str, Any], name: str) -> Model:
@@ -34,6 +54,30 @@ def validate(model: type[Model], document: dict[str, Any], name: str) -> Model:
         problems = _problems(error, model, name)
         problems += _problems_left(model, document, error, name)
         raise InputError(dict.fromkeys(problems)) from None
+
+
+def refuse_other_kind(
+    document: dict[str, Any], wanted: str, own: Collection[str], name: str
+) -> None:
+    """Refuse a document of another kind in one line, in place of one line for each of its keys.
+
+    Args:
+        document: Parsed YAML or JSON.
+        wanted: What was asked for, such as ``a plan``.
+        own: The keys of that kind; a document with one of them is taken for it.
+        name: What to call the document in problems, usually its path.
+
+    Raises:
+        InputError: The document has keys of another kind and none of its own.
+    """
+    if any(key in own for key in document):
+        return
+    for kind, (marks, fix) in _KINDS.items():
+        found = [key for key in marks if key in document]
+        if kind != wanted and found:
+            raise InputError(
+                Problem(name, f"is {kind} (it has {', '.join(found)}), not {wanted}", fix=fix)
+            )
 
 
 def _problems_left(
@@ -67,6 +111,8 @@ def _problems(
     error: ValidationError, model: type[BaseModel], name: str, *, skipped: str = ""
 ) -> list[Problem]:
     found = []
+    unknown = Counter(item["loc"][:-1] for item in error.errors() if item["type"] == _UNKNOWN)
+    listed = {place for place, number in unknown.items() if number <= MOST_KEY_LISTS}
     for item in error.errors():
         if item["type"] in (skipped, "default_factory_not_called"):
             continue
@@ -74,7 +120,13 @@ def _problems(
         if isinstance(cause, InputError):  # a check of ours: it has said all but the document
             found += [replace(one, where=f"{name}: {one.where}") for one in cause.problems]
         else:
-            found.append(_problem(item, model, name))
+            place = item["loc"][:-1]
+            problem = _problem(item, model, name)
+            if item["type"] == _UNKNOWN and place in unknown and place not in listed:
+                unknown.pop(place)  # the first of many: it alone lists what is known
+            elif item["type"] == _UNKNOWN and place not in listed:
+                problem = replace(problem, allowed="")
+            found.append(problem)
     return found
 
 
@@ -83,7 +135,7 @@ def _problem(item: Any, model: type[BaseModel], name: str) -> Problem:
     where = f"{name}: {key}" if key else name
     if item["type"] == "missing":
         return Problem(where, "is missing", fix=f"add `{key}:`")
-    if item["type"] == "extra_forbidden":
+    if item["type"] == _UNKNOWN:
         known = _keys_at(model, item["loc"][:-1])
         close = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
         fix = f"did you mean {close[0]}?" if close else "remove it"

@@ -8,6 +8,7 @@ import pytest
 
 from advisor.scenario import load_answers, load_scenario, parse_scenario
 from estimator.documents import to_yaml
+from estimator.plan import load_plan
 from estimator.problems import InputError
 
 SUPPORT_BOT = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
@@ -95,3 +96,37 @@ def test_wrong_answers_in_a_file_of_their_own_name_the_file(tmp_path):
     path.write_text("tried: bassic\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"answers\.yaml: tried: .*did you mean basic"):
         load_answers(path)
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "said"),
+    [
+        (load_answers, "{model: x, method: lora, seq_len: 8, gpu: T4}", "is a plan (it has model,"),
+        (load_scenario, "{model: x, method: lora}", "is a plan"),
+        (load_scenario, "{gap: [facts], tried: basic}", "is a set of answers (it has gap, tried)"),
+        (
+            load_plan,
+            "{title: x, answers: {}, plan: {}}",
+            "is a scenario (it has answers, plan), not",
+        ),
+        (load_plan, "{gap: [facts], examples: 0}", "is a set of answers (it has gap), not a plan"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_in_one_line(tmp_path, read, text, said):
+    path = tmp_path / "file.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    (problem,) = caught.value.problems
+    assert said in str(problem)
+
+
+@pytest.mark.parametrize("read", [load_answers, load_plan, load_scenario])
+def test_of_many_unknown_keys_each_is_named_and_the_known_ones_listed_once(tmp_path, read):
+    path = tmp_path / "file.yaml"
+    path.write_text("{a: 1, b: 2, c: 3, d: 4, title: x, model: x, method: lora, tried: basic}")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    unknown = [one for one in caught.value.problems if one.where.rpartition(" ")[2] in {*"abcd"}]
+    assert len(unknown) == 4
+    assert len([one for one in unknown if one.allowed]) <= 1
