@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import tuneplan
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
-from trainer.generate import Answer, format_of, generate, prompt_tokens
+from trainer.generate import Answer, as_example, format_of, generate, prompt_tokens
 from trainer.merge import merge
 from trainer.saved import find_saved
 from trainer.saved_model import load_saved
@@ -56,7 +56,8 @@ class Saved:
         self.logits = logits(made.model)
         made.model.save_pretrained(self.folder)
         tokenizer().save_pretrained(self.folder)
-        (self.folder / "plan.json").write_text(json.dumps(plan.to_document()))
+        document = plan.to_document() | {"data": {"format": "prompt_completion"}}
+        (self.folder / "plan.json").write_text(json.dumps(document))
         (self.folder / "README.md").write_text(CARD)
 
 
@@ -188,9 +189,17 @@ def test_an_adapter_finds_its_base_where_the_plan_has_another_path(
 
 
 def test_a_prompt_is_put_as_the_training_data_was(saved: Any, tmp_path: Path) -> None:
-    folder = saved("lora").folder
-    assert format_of(folder, tokenizer()) == "prompt_completion"
+    assert format_of(saved("lora").folder, tokenizer()) == "prompt_completion"
     assert format_of(tmp_path, tokenizer()) == "text"
+    asked = {
+        form: tokenizer().decode(prompt_tokens(tokenizer(), as_example("Why?", form)))
+        for form in ("text", "prompt_completion", "chat")
+    }
+    assert asked == {
+        "text": "Why?",
+        "prompt_completion": "Why?\n",
+        "chat": "user:\nWhy?\nassistant:\n",
+    }
 
 
 def test_generate_and_merge_on_the_command_line(saved: Any, tmp_path: Path) -> None:

@@ -269,9 +269,8 @@ def _answer(
     room = min(MAX_NEW_TOKENS, len(wanted) + ROOM_AFTER_REFERENCE_TOKENS)
     with autocast(plan, device):
         answer = generate(model, tokenizer, prompt, max_new_tokens=room)
-    turns = (f"{turn.role}: {turn.content}" for turn in example.turns[:-1])
     return Sample(
-        prompt="\n".join(turns) if example.turns else example.prompt.strip(),
+        prompt=_readable_prompt(example),
         reference=reference,
         output=answer.text,
         output_was_cut=answer.was_cut,
@@ -279,6 +278,15 @@ def _answer(
         exact_strict=answer.text == reference,
         rouge_l=rouge_l(answer.text, reference),
     )
+
+
+def _readable_prompt(example: Example) -> str:
+    given = example.turns[:-1]
+    if len(given) == 1:
+        return given[0].content
+    if given:
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in given)
+    return example.prompt.strip()
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -182,7 +182,10 @@ def _save(job: Job, training: Training, result: FineTuneResult) -> None:
     shutil.rmtree(new, ignore_errors=True)
     training.model.save_pretrained(new, safe_serialization=True)
     job.tokenizer.save_pretrained(new)
-    write_atomic(new / "plan.json", json.dumps(job.plan.to_document(), indent=2) + "\n")
+    plan = job.plan.to_document()
+    # How the data was read: who asks the model puts prompts to it in the same way.
+    plan["data"]["format"] = job.data.summary.format
+    write_atomic(new / "plan.json", json.dumps(plan, indent=2) + "\n")
     card = model_card(_card_facts(job, result))
     write_atomic(new / "README.md", card)
     if final.exists():

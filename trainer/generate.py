@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -16,7 +15,6 @@ from estimator.problems import InputError, Problem
 from trainer.chat_template import TemplateProblem
 from trainer.device import choose_device
 from trainer.example_formats import Columns, Example, ExampleFormat, Turn, example_of
-from trainer.examples import open_examples
 from trainer.quiet import quiet_libraries
 from trainer.saved import Generated, GenerateRequest, print_problems, read_plan, tell
 from trainer.tokens import encoder_of, prompt_text
@@ -122,15 +120,11 @@ def answer(request: GenerateRequest) -> Generated:
 def format_of(folder: Path, tokenizer: Any) -> ExampleFormat:
     """Return the format that a saved model was trained on, as far as its folder tells.
 
-    The plan's, or that of its data file where that is still there; else chat where the tokenizer
-    has a template for it, and text where it has none.
+    The saved plan's; without one chat where the tokenizer has a template for it, else text.
     """
     plan = read_plan(folder)
     if plan is not None and plan.data.format != "auto":
         return plan.data.format
-    if plan is not None and plan.data.path:
-        with contextlib.suppress(InputError):
-            return open_examples(plan.data.path).format
     return "chat" if tokenizer.chat_template else "text"
 
 

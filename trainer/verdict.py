@@ -226,7 +226,7 @@ def _warnings(
     elif verdict == "no_change" and (unseen := _half_width(change)) > CLEAR_OVERFITTING_NATS:
         yield (
             f"With {after.num_validation_tokens:,} validation tokens a change of perplexity below "
-            f"{_percent(unseen)} would not show: hold out more examples."
+            f"{math.expm1(unseen):.0%} would not show: hold out more examples."
         )
     if 0 < after.num_references < FEW_EXAMPLES:
         yield f"{after.num_references} references are few: one more or less right moves the shares."
