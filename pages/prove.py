@@ -17,6 +17,7 @@ from pages.ui.run_view import show_run
 from pages.ui.state import carried
 from pages.ui.uploads import save_upload
 from trainer.launch import start
+from trainer.requests import command_of
 from trainer.results import ProbeRequest
 from trainer.runs import find_run
 
@@ -75,6 +76,11 @@ def launch_form() -> None:
         device_name = device.segmented_control(
             "Device", ["auto", "cpu", "cuda"], default="auto", required=True, key="device"
         )
+        with st.expander("Memory"):
+            find_batch = st.checkbox("Find the largest micro-batch that really runs")
+            memory_limit = st.number_input(
+                "Pretend the device has no more than (GiB)", 0.01, None, None, key="memory_limit"
+            )
     if plan is None:
         return
     document = {
@@ -82,10 +88,12 @@ def launch_form() -> None:
         "data_path": data_path,
         "num_steps": num_steps,
         "device": device_name,
+        "memory_limit_gib": memory_limit,
+        "find_batch": find_batch,
     }
     request = validate(ProbeRequest, document, "probe")
     st.markdown("The same from a terminal:")
-    st.code(command(request, plan_path), language="bash", wrap_lines=True)
+    st.code(shlex.join(command_of(request, plan_path)), language="bash", wrap_lines=True)
     if st.button("Launch the probe", type="primary", icon=":material/rocket_launch:"):
         run = start(request)
         st.query_params["run"] = run.id
@@ -146,16 +154,6 @@ def choose_data(plan: FineTunePlan | None) -> str | None:
             "text of this length; the loss says nothing."
         )
     return None
-
-
-def command(request: ProbeRequest, plan_path: str) -> str:
-    """Return the terminal command that does what the launch button does."""
-    words = ["tuneplan", "probe", plan_path, "--steps", str(request.num_steps)]
-    if request.data_path:
-        words += ["--data", request.data_path]
-    if request.device != "auto":
-        words += ["--device", request.device]
-    return shlex.join(words)
 
 
 page()

@@ -13,7 +13,7 @@ from advisor.rules import knowledge_base
 from advisor.scoring import NUM_DRAWS, SPREAD
 from estimator.estimate import COMPONENTS, PHASES, MemoryEstimate, judged_gpus
 from estimator.gpus import Gpu, bundled_gpus
-from reports import charts, levels, outlook, units, words
+from reports import charts, differences, levels, outlook, probe_facts, units, words
 from reports.build import Report
 from reports.explain import full_states
 from reports.timeline_chart import TimelineChart, timeline_chart
@@ -80,6 +80,10 @@ def _environment() -> Environment:
     environment.globals |= {
         "changes_that_fit": words.CHANGES_THAT_FIT,
         "off": units.percent,
+        "probe_facts": probe_facts.facts,
+        "holders": probe_facts.holders,
+        "differences": differences.differences,
+        "length_note": differences.length_note,
         "level_names": levels.LEVEL_NAMES,
         "size_of": levels.size,
         "judged_gpus": judged_gpus,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estimator import hub
+from estimator.architecture import Architecture, NotModelled
 from estimator.documents import read_document
 from estimator.memory import NoFormula, read_formula
 from estimator.models import ResolvedModel, resolve_model
@@ -111,14 +112,37 @@ def _checks(request: ProbeRequest) -> Iterator[Callable[[], object]]:
     plan = request.plan
     yield lambda: find_weights(resolve_model(plan.model))
     yield lambda: _check_readable(plan)
+    yield lambda: _check_modules(plan)
     yield lambda: refuse_what_is_not_built(plan)
     yield lambda: _check_limit(request)
     if request.data_path or plan.data.path:
         yield lambda: tokenizer_folder(resolve_model(plan.model))
 
 
+def _check_modules(plan: FineTunePlan) -> None:
+    """Refuse what the model has no part for, where its architecture is known without torch."""
+    try:
+        architecture = Architecture.from_config(resolve_model(plan.model).config)
+    except NotModelled:
+        return
+    modules = (*architecture.layer, *architecture.rest)
+    problems: list[Problem] = []
+    targets = plan.adapter.target_modules
+    names = dict.fromkeys(module.name.rpartition(".")[2] for module in modules)
+    if plan.method in ("lora", "qlora") and targets != "all-linear" and not set(targets) & {*names}:
+        what = f"this model has none of {', '.join(targets)}"
+        problems.append(Problem("adapter.target_modules", what, ", ".join(names), "name others"))
+    if plan.method == "bitfit" and not any(
+        name == "bias" for module in modules for name, _ in module.tensors
+    ):
+        what = "bitfit trains biases, and this model has none"
+        problems.append(Problem("method", what, fix="use lora, or a model with biases"))
+    if problems:
+        raise InputError(problems)
+
+
 def _check_readable(plan: FineTunePlan) -> None:
-    """The formula reads the architecture, and finds target modules that it lacks."""
+    """The formula reads the plan's model and its step."""
     try:
         read_formula(plan)
     except NoFormula:

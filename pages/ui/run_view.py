@@ -7,14 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from estimator.estimate import MemoryEstimate
 from estimator.problems import InputError
 from pages.ui import charts, show
+from pages.ui.probe_view import show_probe
 from pages.ui.run_table import state_badge
-from reports.units import GIB, MIB, count, duration, gib, number, percent
-from reports.words import CHANGES_THAT_FIT, step_size, what_was_lacking
+from reports.units import GIB, MIB, duration, gib, number
 from trainer.launch import stop
-from trainer.results import OutOfMemory, ProbeResult
+from trainer.results import ProbeResult
 from trainer.runs import Run
 
 _POLL_SECONDS = 0.5
@@ -87,62 +86,5 @@ def _show_result(run: Run) -> None:
     except InputError as error:
         show.problems(error, "What this run found cannot be read:")
         return
-    if result is None:
-        return
-    if result.out_of_memory:
-        _show_out_of_memory(result.out_of_memory)
-    _show_readings(result)
-
-
-def _show_out_of_memory(found: OutOfMemory) -> None:
-    st.error(show.plain(f"{what_was_lacking(found)} {found.message}"))
-    if found.changes:
-        st.markdown(CHANGES_THAT_FIT)
-        st.markdown(
-            "\n".join(
-                f"- `--set {change.override}`: {gib(change.peak_allocated_bytes)}"
-                for change in found.changes
-            )
-        )
-
-
-def _show_readings(result: ProbeResult) -> None:
-    known = {"formula": result.formula, "dry run": result.dry_run, "measured": result.measured}
-    readings = {name: estimate for name, estimate in known.items() if estimate}
-    st.subheader("Estimated and measured")
-    if result.measured:
-        st.markdown(_verdict(result, result.measured))
-    if result.formula_refusal:
-        st.caption(f"No formula for this plan: {show.plain(result.formula_refusal)}")
-    if readings:
-        show.breakdown_table(list(readings.values()), list(readings))
-    if result.measured:
-        _facts(result)
-
-
-def _verdict(result: ProbeResult, measured: MemoryEstimate) -> str:
-    """Say in one or two sentences how the estimates did."""
-    peak = measured.peak_allocated_bytes
-    sentence = f"**Measured peak: {gib(peak)}** on {show.plain(result.device_name)}."
-    guesses = [("dry run", result.dry_run), ("formula", result.formula)]
-    for name, estimate in guesses:
-        if estimate:
-            guess = estimate.peak_allocated_bytes
-            sentence += f" The {name} said {gib(guess)} ({percent(guess, peak)})."
-    return sentence
-
-
-def _facts(result: ProbeResult) -> None:
-    with st.container(horizontal=True, gap="medium"):
-        st.metric("Steps", result.num_steps, width="content")
-        time_label = f"Time per step ({step_size(result.plan)})"
-        st.metric(time_label, duration(result.step_seconds_median), width="content")
-        if result.tokens_per_second is not None:
-            st.metric("Tokens per second", count(round(result.tokens_per_second)), width="content")
-        if result.first_loss is not None and result.last_loss is not None:
-            both = f"{result.first_loss:.3f}, {result.last_loss:.3f}"
-            st.metric("First and last loss", both, width="content")
-    st.caption(
-        f"Weights: {result.weights}. Data: {show.plain(result.data)}. "
-        + ", ".join(f"{name} {version}" for name, version in result.software.items())
-    )
+    if isinstance(result, ProbeResult):
+        show_probe(run, result)
