@@ -198,6 +198,8 @@ def _turn(message: Any, name: str) -> Turn:
         what = f"{name} calls a tool, which no plan can train yet"
         raise RowProblem(what, "write the call out as text, or remove the example")
     content = message.get("content", message.get("value"))
+    if known == "system" and content in (None, ""):  # many data sets leave it empty
+        return Turn(known, "")
     weight = message.get("weight")
     if weight not in (None, 0, 1):
         raise RowProblem(f"{name} has a weight other than 0 and 1")
