@@ -263,7 +263,6 @@ def _result(
 ) -> FineTuneResult:
     device, state, best = job.device, trainer.state, watcher.best
     on_cuda = device.type == "cuda"
-    reserved = torch.cuda.max_memory_reserved(device) if on_cuda else None
     return FineTuneResult(
         plan=job.plan,
         device="cuda" if on_cuda else "cpu",
@@ -283,7 +282,8 @@ def _result(
         step_seconds_median=_median(watcher.step_seconds),
         tokens_per_second=_median(watcher.tokens_per_second),
         seconds=seconds,
-        peak_reserved_bytes=reserved,
+        peak_allocated_bytes=watcher.peak_allocated_bytes,
+        peak_reserved_bytes=watcher.peak_reserved_bytes,
         saved="adapter" if job.plan.uses_adapter else "model",
         notes=tuple(job.notes),
         software=software_versions(),

@@ -107,11 +107,17 @@ def _start_worker(run: Run, request: Request, module: str) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=worker_environment() | _allocator_settings(request.plan),
+            env=worker_environment() | _one_gpu() | _allocator_settings(request.plan),
         )
     record_worker(run, process.pid)
     # Somebody has to collect the ended child, or it stays in the process table as a zombie.
     threading.Thread(target=process.wait, daemon=True).start()
+
+
+def _one_gpu() -> dict[str, str]:
+    """Return the environment in which a worker sees one GPU: more of them it would use at once."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[0]}
 
 
 def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:

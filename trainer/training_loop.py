@@ -54,6 +54,8 @@ class Watcher:
     step_seconds: list[float] = field(default_factory=list)
     tokens_per_second: list[float] = field(default_factory=list)
     num_tokens: int = 0
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
     ended: str = "all steps taken"
 
     @property
@@ -166,8 +168,12 @@ class _Callback(transformers.TrainerCallback):
         if "loss" not in logs:
             return
         loss, watcher = float(logs["loss"]), self.watcher
-        on_cuda = args.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(args.device) if on_cuda else None
+        peak = None
+        if args.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(args.device)
+            reserved = torch.cuda.max_memory_reserved(args.device)
+            watcher.peak_allocated_bytes = max(peak, watcher.peak_allocated_bytes or 0)
+            watcher.peak_reserved_bytes = max(reserved, watcher.peak_reserved_bytes or 0)
         row = {
             "step": state.global_step,
             "epoch": round(state.epoch, 4),
