@@ -53,6 +53,11 @@ def written(tmp_path: Path, *lines: str, name: str = "data.jsonl") -> str:
             "prompt_completion",
             Example("why?\n", "because"),
         ),
+        (
+            {"messages": [{"role": "system", "content": ""}, *CHAT["messages"]]},
+            "chat",
+            Example(turns=(Turn("system", ""), *PAIR)),
+        ),
         ({"prompt": "why", "completion": " not"}, "prompt_completion", Example("why", " not")),
         ({"question": "why?", "answer": "so"}, "prompt_completion", Example("why?\n", "so")),
         (

@@ -12,6 +12,8 @@ class DataSummary(Record):
     Attributes:
         name: The source, as it was named.
         format: How its rows were read.
+        columns: Those that were read.
+        ignored_columns: Those that were there and not read.
         template: Which chat template was used, in words; None where none is needed.
         num_examples: Read.
         num_train: Of them to train on.
@@ -30,6 +32,8 @@ class DataSummary(Record):
 
     name: str
     format: ExampleFormat
+    columns: tuple[str, ...] = ()
+    ignored_columns: tuple[str, ...] = ()
     template: str | None
     num_examples: int
     num_train: int

@@ -168,6 +168,8 @@ def _write(
     return DataSummary(
         name=source.name,
         format=source.format,
+        columns=source.columns.names,
+        ignored_columns=source.ignored_columns,
         template=encoder.template_name if source.format in ("chat", "instruction") else None,
         num_examples=counts.num_examples.total(),
         num_train=counts.num_examples["train"],
