@@ -85,6 +85,11 @@ _METHOD_TOPICS = {
 }
 
 
+def method_topic(method: str) -> str:
+    """Return the topic that explains a way of training, by id."""
+    return _METHOD_TOPICS.get(method, "peft")
+
+
 def topics_for(strategy: str, method: str | None = None) -> tuple[str, ...]:
     """Return the topics that explain a recommendation, by id."""
     own = (_METHOD_TOPICS[method],) if method else ()

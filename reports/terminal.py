@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from advisor.learn import method_topic
 from estimator.estimate import COMPONENTS, PHASES, GpuFit, MemoryEstimate, judged_gpus
 from estimator.plan import FineTunePlan
 from reports.explain import full_states
@@ -36,6 +37,7 @@ def estimate(reading: MemoryEstimate) -> RenderableType:
         _gpu_fits([reading]),
         _notes("What moves it", reading.moved_by),
         _notes("Assumed", reading.assumptions),
+        _words([reading]),
     )
 
 
@@ -62,6 +64,7 @@ def comparison(readings: Sequence[MemoryEstimate]) -> RenderableType:
         _states_line(readings),
         _gpu_fits(readings),
         _notes("Assumed", notes),
+        _words(readings),
     )
 
 
@@ -211,6 +214,11 @@ def _notes(heading: str, notes: Iterable[str]) -> RenderableType:
     if not notes:
         return Text("")
     return Group("", Text(heading, style="bold"), _points(("-", note) for note in notes))
+
+
+def _words(readings: Sequence[MemoryEstimate]) -> Text:
+    topics = " | ".join(dict.fromkeys(method_topic(one.plan.method) for one in readings))
+    return Text(f"The words are explained by: tuneplan learn {topics}", style="dim")
 
 
 def _table(first: str, *others: str, right: tuple[int, ...] | None = None) -> Table:
