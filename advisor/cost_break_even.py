@@ -109,14 +109,17 @@ def _crossings(
     """Return where the sign of a difference changes, each looked at more closely."""
     import numpy as np
 
-    found = []
+    found: list[Crossing] = []
     for cell in np.nonzero(np.diff(np.sign(difference)))[0]:
         closer = np.linspace(requests[cell], requests[cell + 1], _WITHIN)
         mine, theirs = (_costs(side, values, closer, horizon_months) for side in (one, other))
         gap = mine[index] - theirs[index]
         for at in np.nonzero(np.diff(np.sign(gap)))[0]:
+            if gap[at + 1] == 0:  # equal from here on; what comes after decides
+                continue
             share = gap[at] / (gap[at] - gap[at + 1])
             where = closer[at] + share * (closer[at + 1] - closer[at])
             cheaper = one.id if gap[at + 1] < 0 else other.id
-            found.append(Crossing(requests_per_month=round(where), cheaper_above=cheaper))
+            if not found or found[-1].cheaper_above != cheaper:
+                found.append(Crossing(requests_per_month=round(where), cheaper_above=cheaper))
     return found

@@ -53,16 +53,11 @@ def over_months(
     """
     import numpy as np
 
-    requests = np.asarray(values["requests_per_month"])
-    factors = np.asarray(growth).reshape(-1, *[1] * requests.ndim)
-    by_month = total(
-        lines, {**values, "requests_per_month": requests * factors}, "monthly", "per_request"
-    )
-    shape = (
-        len(growth),
-        *np.broadcast_shapes(np.shape(total(lines, values, "one_time")), np.shape(by_month)[1:]),
-    )
-    return np.asarray(total(lines, values, "one_time")), np.broadcast_to(by_month, shape)
+    factors = np.asarray(growth).reshape(-1, 1)
+    requests = {"requests_per_month": np.asarray(values["requests_per_month"]) * factors}
+    once = np.asarray(total(lines, values, "one_time"))
+    by_month = total(lines, {**values, **requests}, "monthly", "per_request")
+    return once, np.broadcast_arrays(by_month + 0 * factors, 0 * factors + once)[0]
 
 
 def usd_range(amounts: ndarray) -> UsdRange:

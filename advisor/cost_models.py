@@ -83,7 +83,8 @@ def _add_training(
     plan = scenario.plan
     speed = "training_tokens_per_second"
     if plan is None:
-        book.miss(_NO_PLAN, speed, "training_gpu_hour", "training_tokens")
+        names = ("training_gpu_hour", "training_examples", "tokens_per_example", "epochs")
+        book.miss(_NO_PLAN, speed, *names)
         return
     _add_training_tokens(book, scenario, plan)
     if measured is not None:

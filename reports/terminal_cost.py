@@ -173,7 +173,8 @@ def _accuracy(report: CostReport) -> list[RenderableType]:
     if report.break_even_accuracy is None:
         return []
     share = f"{report.break_even_accuracy:.1%}".replace("%", " %")
-    return [Text(f"Right answers pay from {share} on, whatever a request costs on top."), Text("")]
+    words = f"A request pays where {share} of answers are right, and more the more it costs."
+    return [Text(words), Text("")]
 
 
 def items(report: CostReport, strategy: str) -> RenderableType:
@@ -193,8 +194,23 @@ def items(report: CostReport, strategy: str) -> RenderableType:
         Text(f"{one.title} ({one.id}): {', '.join(sums)}", style="bold"),
         table,
         *(Text(f"- {reason}", style="yellow") for reason in one.unknown),
+        *_pairs(report, strategy),
         _inputs([source for source in report.inputs if source.name in used]),
     )
+
+
+def _pairs(report: CostReport, strategy: str) -> list[RenderableType]:
+    """Show where a strategy and each other one cost the same, with what is paid once."""
+    table = _table("requests a month", first=f"{strategy} and")
+    table.add_column("cheaper above")
+    for pair in report.break_evens:
+        if strategy not in (pair.one, pair.other):
+            continue
+        for crossing in pair.in_all:
+            other = pair.other if pair.one == strategy else pair.one
+            table.add_row(other, count(crossing.requests_per_month), crossing.cheaper_above)
+    title = Text("Where it costs the same, what is paid once spread over 24 months", style="bold")
+    return [title, table] if table.row_count else []
 
 
 def _amount(item: LineItem) -> str:

@@ -1,0 +1,303 @@
+"""What strategies cost over a workload: sums, ranges, break-evens, overrides, what is unknown."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.cost_models import MeasuredSpeed
+from advisor.cost_report import CostReport, StrategyCost
+from advisor.costs import reckon_costs
+from advisor.scenario import load_scenario, parse_scenario
+from estimator.cost_ledger import CostInput
+from estimator.problems import InputError
+
+SUPPORT_BOT = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
+TODAY = date(2026, 11, 22)
+PLAN = {
+    "model": "meta-llama/Llama-3.1-8B",
+    "method": "lora",
+    "gpu": "H100 SXM 80GB",
+    "data": {"num_examples": 5000, "tokens_per_example": 600},
+}
+WORKLOAD = {
+    "requests_per_month": 60_000,
+    "input_tokens": 1024,
+    "output_tokens": 128,
+    "corpus_tokens": 100_000,
+    "pretraining_tokens": 10**9,
+}
+
+
+def reckon(
+    workload: dict[str, Any] | None = None, *, draws: int = 20, seed: int = 0, **parts: Any
+) -> CostReport:
+    document = {"plan": PLAN, "workload": WORKLOAD | (workload or {})} | parts
+    return reckon_costs(parse_scenario(document), today=TODAY, draws=draws, seed=seed)
+
+
+def strategy(report: CostReport, id_: str) -> StrategyCost:
+    return next(one for one in report.strategies if one.id == id_)
+
+
+def input_(report: CostReport, name: str) -> CostInput:
+    return next(one for one in report.inputs if one.name == name)
+
+
+@pytest.fixture(scope="module")
+def report() -> CostReport:
+    return reckon({"growth_percent_per_month": 5, "success_usd": 20, "failure_usd": 88}, draws=300)
+
+
+def test_items_add_up_to_totals_to_the_last_digit(report: CostReport) -> None:
+    assert all(one.total_usd is not None for one in report.strategies)
+    for one in report.strategies:
+        amounts = {item.name: item.usd for item in one.lines if item.usd is not None}
+        once = [item for item in one.lines if item.when == "one_time"]
+        monthly = [item for item in one.lines if item.when in ("monthly", "per_request")]
+        assert one.one_time_usd == sum(amounts[item.name] for item in once)
+        assert one.monthly_usd == sum(amounts[item.name] for item in monthly)
+        months = one.monthly_usd_by_month
+        assert months is not None
+        assert len(months) == 24
+        assert months[0] == one.monthly_usd
+        assert one.total_usd == one.one_time_usd + sum(months)
+        assert one.cumulative_usd_by_month is not None
+        assert one.cumulative_usd_by_month[-1] == one.total_usd
+
+
+def test_an_item_can_be_redone_by_hand_from_its_inputs(report: CostReport) -> None:
+    output = next(item for item in strategy(report, "prompt").lines if item.name == "output")
+    assert output.formula == "answer x output price / 1M"
+    assert set(output.inputs) == {"output_tokens", "api_output_mtok", "requests_per_month"}
+    by_hand = Decimal(128) * input_(report, "api_output_mtok").mid / 10**6
+    assert output.usd_per_request == by_hand
+    assert output.usd == by_hand * 60_000
+    training = next(item for item in strategy(report, "finetune").lines if item.name == "training")
+    speed = input_(report, "training_tokens_per_second").mid
+    hours = Decimal(5000 * 600 * 3) / speed / 3600
+    assert training.usd == pytest.approx(5 * hours * input_(report, "training_gpu_hour").mid)
+
+
+def test_every_input_names_where_it_comes_from_and_a_price_its_day(report: CostReport) -> None:
+    for one in report.inputs:
+        assert one.source
+        assert one.low <= one.mid <= one.high
+    assert input_(report, "requests_per_month").source == "workload.requests_per_month"
+    assert input_(report, "trials").basis == "assumed"
+    for name in ("api_input_mtok", "serving_gpu_hour", "embedding_mtok", "hosted_training_mtok"):
+        assert input_(report, name).basis == "quoted"
+        assert input_(report, name).checked_at is not None
+
+
+@pytest.mark.parametrize(
+    ("input_mtok", "output_mtok", "requests"),
+    [("0.10", "0.50", 15.3e6), ("2", "10", 766e3), ("10", "50", 153e3)],
+)
+def test_an_always_on_h100_breaks_even_with_three_apis(
+    input_mtok: str, output_mtok: str, requests: float
+) -> None:
+    found = reckon(
+        {"cacheable_share": 0},
+        prices={
+            "gpu_hour": 3.49,
+            "api_input_mtok": float(input_mtok),
+            "api_output_mtok": float(output_mtok),
+        },
+    )
+    pair = next(
+        one for one in found.break_evens if (one.one, one.other) == ("prompt", "open_model")
+    )
+    assert pair.cheaper_at_first == "prompt"
+    assert pair.running[0].cheaper_above == "open_model"
+    assert pair.running[0].requests_per_month == pytest.approx(requests, rel=0.002)
+    assert pair.in_all[0].requests_per_month > pair.running[0].requests_per_month
+
+
+def test_growth_raises_each_month_and_requests_are_counted_whole(report: CostReport) -> None:
+    assert report.requests_by_month is not None
+    assert report.requests_by_month[:3] == (60_000, 63_000, 66_150)
+    months = strategy(report, "prompt").monthly_usd_by_month
+    assert months is not None
+    assert list(months) == sorted(months)
+    assert months[1] == pytest.approx(months[0] * Decimal("1.05"))
+
+
+def test_ranges_lie_in_order_and_the_seed_draws_the_same(report: CostReport) -> None:
+    for one in report.strategies:
+        for found in (one.one_time_range, one.monthly_range, one.total_range):
+            assert found is not None
+            assert found.p10 <= found.p50 <= found.p90
+        assert one.days_to_first_version is not None
+        assert one.days_to_first_version.p10 <= one.days_to_first_version.p90
+    assert reckon(seed=7) == reckon(seed=7)
+    assert reckon(seed=7).strategies[0].total_range != reckon(seed=8).strategies[0].total_range
+    assert reckon(seed=7).strategies[0].total_usd == reckon(seed=8).strategies[0].total_usd
+
+
+def test_the_tornado_names_only_what_the_strategy_rests_on(report: CostReport) -> None:
+    for one in report.strategies:
+        spreads = [bar.spread_usd for bar in one.tornado]
+        assert spreads == sorted(spreads, reverse=True)
+        used = {name for item in one.lines for name in item.inputs}
+        assert {bar.input for bar in one.tornado} <= used
+    bar = next(bar for bar in strategy(report, "rag").tornado if bar.input == "vector_store_month")
+    assert bar.high_usd - bar.low_usd == pytest.approx(Decimal(24 * (500 - 20)))
+
+
+def test_right_answers_pay_later_where_requests_cost_more(report: CostReport) -> None:
+    assert report.break_even_accuracy == Decimal("0.8148")
+    for one in report.strategies:
+        assert one.break_even_accuracy is not None
+        assert one.usd_per_1000_requests is not None
+        share = (88 + one.usd_per_1000_requests / 1000) / 108
+        assert one.break_even_accuracy == round(share, 4)
+
+
+def test_weights_in_4_bits_serve_on_no_more_gpus() -> None:
+    found = reckon({"gpu": "RTX 4090", "requests_per_month": 20_000_000})
+    whole, quantised = strategy(found, "finetune"), strategy(found, "finetune_4bit")
+    assert whole.monthly_usd is not None
+    assert quantised.monthly_usd is not None
+    assert quantised.monthly_usd < whole.monthly_usd
+    assert quantised.one_time_usd == whole.one_time_usd
+
+
+def test_a_run_gives_its_speed_and_its_gpu() -> None:
+    measured = MeasuredSpeed("RTX 4090", 2500.0, "run abc")
+    scenario = parse_scenario({"plan": PLAN, "workload": WORKLOAD})
+    found = reckon_costs(scenario, today=TODAY, draws=5, measured=measured)
+    speed = input_(found, "training_tokens_per_second")
+    assert (speed.mid, speed.basis, speed.source) == (2500, "measured", "run abc")
+    assert "RTX 4090" in input_(found, "training_gpu_hour").label
+
+
+def test_a_scenario_without_workload_says_what_is_paid_once() -> None:
+    found = reckon_costs(parse_scenario({"plan": PLAN}), today=TODAY, draws=5)
+    for one in found.strategies:
+        assert one.monthly_usd is one.total_usd is one.usd_per_1000_requests is None
+        assert one.unknown
+    prompt = strategy(found, "prompt")
+    assert prompt.one_time_usd is not None
+    assert prompt.one_time_range is not None
+    assert prompt.days_to_first_version is not None
+    assert found.curves is None
+    assert any("has no workload" in reason for reason in prompt.unknown)
+
+
+def test_a_scenario_without_plan_reckons_with_apis_alone() -> None:
+    found = reckon_costs(parse_scenario({"workload": WORKLOAD}), today=TODAY, draws=5)
+    known = {one.id for one in found.strategies if one.total_usd is not None}
+    assert known == {"prompt", "few_shot", "long_context", "rag"}
+    assert any("has no plan" in reason for reason in strategy(found, "finetune").unknown)
+    nothing = reckon_costs(parse_scenario({}), today=TODAY, draws=5)
+    assert all(one.total_usd is None for one in nothing.strategies)
+
+
+def test_documents_that_fit_no_context_leave_long_context_unknown() -> None:
+    found = strategy(reckon({"corpus_tokens": 5_000_000}), "long_context")
+    assert found.total_usd is None
+    assert any("do not fit the context" in reason for reason in found.unknown)
+    none = reckon({"corpus_tokens": None}, answers={"corpus": "none"})
+    assert "there are no documents (answers: corpus none)" in strategy(none, "rag").unknown
+
+
+def test_a_plan_that_does_not_fit_its_gpu_is_reckoned_where_it_fits() -> None:
+    found = reckon_costs(load_scenario(SUPPORT_BOT), today=TODAY, draws=5)
+    assert strategy(found, "finetune").total_usd is not None
+    assert any("does not fit RTX 4090" in one for one in found.warnings)
+    assert "RTX 4090" not in input_(found, "training_gpu_hour").label
+
+
+def test_hosted_fine_tuning_ends_with_its_provider() -> None:
+    workload = {"hosted_provider": "openai"}
+    hosted = strategy(reckon(workload), "finetune_hosted")
+    assert hosted.available_until == date(2027, 1, 6)
+    assert hosted.one_time_usd is not None
+    assert hosted.monthly_usd is None  # how a tuned model is served is not in the snapshot
+    scenario = parse_scenario({"plan": PLAN, "workload": WORKLOAD | workload})
+    later = reckon_costs(scenario, today=date(2027, 1, 7), draws=5)
+    assert strategy(later, "finetune_hosted").one_time_usd is None
+    reasons = strategy(later, "finetune_hosted").unknown
+    assert any("no new fine-tuning jobs after 2027-01-06" in reason for reason in reasons)
+    prices = {"hosted_input_mtok": 0.3, "hosted_output_mtok": 1.2}
+    served = strategy(reckon(workload, prices=prices), "finetune_hosted")
+    assert served.monthly_usd is not None
+
+
+@pytest.mark.parametrize(
+    ("workload", "where"),
+    [
+        ({"api_model": "gpt-6-soll"}, "workload.api_model: .* did you mean gpt-6-sol"),
+        ({"gpu": "H1000"}, "workload.gpu: "),
+        ({"hosted_provider": "Fireworkz"}, "workload.hosted_provider: .*did you mean Fireworks"),
+        ({"label_usd_low": 1}, "workload.label_usd_high"),
+        ({"success_usd": 1}, "workload.failure_usd"),
+        ({"success_usd": 0, "failure_usd": 0}, "workload.success_usd"),
+    ],
+)
+def test_a_wrong_name_is_a_problem_that_names_the_close_one(
+    workload: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(InputError, match=where):
+        reckon(workload)
+
+
+PER_REQUEST = ("prompt", "few_shot", "long_context", "rag")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    fewer=st.integers(0, 10**8),
+    more=st.integers(1, 10**8),
+    input_tokens=st.integers(0, 50_000),
+    cacheable_share=st.floats(0, 1),
+)
+def test_more_requests_never_cost_less(
+    fewer: int, more: int, input_tokens: int, cacheable_share: float
+) -> None:
+    workload = {"input_tokens": input_tokens, "cacheable_share": cacheable_share}
+    small = reckon(workload | {"requests_per_month": fewer}, draws=1)
+    large = reckon(workload | {"requests_per_month": fewer + more}, draws=1)
+    for one, other in zip(small.strategies, large.strategies, strict=True):
+        assert one.monthly_usd is not None
+        assert other.monthly_usd is not None
+        assert other.monthly_usd >= one.monthly_usd
+        assert other.one_time_usd == one.one_time_usd
+        if one.id in PER_REQUEST and one.usd_per_1000_requests and other.usd_per_1000_requests:
+            rounding = Decimal("0.01")
+            assert other.usd_per_1000_requests <= one.usd_per_1000_requests + rounding
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    name=st.sampled_from(
+        [
+            "api_output_mtok",
+            "serving_gpu_hour",
+            "training_gpu_hour",
+            "pretraining_gpu_hour",
+            "hosted_training_mtok",
+            "embedding_mtok",
+            "rerank_request",
+            "label",
+            "engineer_hour",
+        ]
+    ),
+    usd=st.floats(0, 1000),
+)
+def test_a_price_moves_only_what_rests_on_it(name: str, usd: float) -> None:
+    before, after = reckon(draws=1), reckon(draws=1, prices={name: usd})
+    also = {f"long_{name}"} if name.startswith("api_") else set()
+    for one, other in zip(before.strategies, after.strategies, strict=True):
+        for item, changed in zip(one.lines, other.lines, strict=True):
+            if not {name, *also} & set(item.inputs):
+                assert changed == item
+    assert input_(after, name).basis == "scenario"
+    assert input_(after, name).mid == Decimal(str(usd))
