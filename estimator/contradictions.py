@@ -50,6 +50,9 @@ def contradictions(plan: FineTunePlan) -> Iterable[Problem]:
     if plan.adapter.use_dora and plan.method not in ("lora", "qlora"):
         what = f"true contradicts method {plan.method}"
         yield Problem("adapter.use_dora", what, "false", "use method: lora or qlora")
+    if plan.adapter.use_dora and plan.quantization == "int8":
+        what = "true contradicts quantization int8: peft's DoRA reads weights that are not there"
+        yield Problem("adapter.use_dora", what, "false", "set use_dora: false, or use nf4")
     if plan.adapter.modules_to_save and plan.method not in ("lora", "qlora", "ia3"):
         what = f"{', '.join(plan.adapter.modules_to_save)} contradicts method {plan.method}"
         yield Problem("adapter.modules_to_save", what, "[]", "use method: lora, qlora or ia3")

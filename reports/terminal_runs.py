@@ -35,13 +35,15 @@ def runs(found: Sequence[Run]) -> RenderableType:
         return Text("No runs yet. Start one with `tuneplan probe PLAN`.")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("run", no_wrap=True, overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("at", overflow="ellipsis", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("state")
     table.add_column("took", justify="right", no_wrap=True)
     for run_ in found:
         status = run_.status()
-        at = "" if status.is_final else status.activity
-        table.add_row(escape(run_.id), _state(status), escape(at), duration(status.seconds))
+        state = _state(status)
+        if not status.is_final:
+            state.append(f": {status.activity}")
+        table.add_row(escape(run_.id), status.kind, state, duration(status.seconds))
     return table
 
 

@@ -148,6 +148,10 @@ def test_a_missing_key_is_named() -> None:
         ({"attention": "eager", "attention_backend": "math"}, "contradicts attention eager"),
         ({"method": "ia3", "adapter": {"use_dora": True}}, "contradicts method ia3"),
         (
+            {"method": "lora", "quantization": "int8", "adapter": {"use_dora": True}},
+            "contradicts quantization int8",
+        ),
+        (
             {"method": "full", "adapter": {"modules_to_save": ["lm_head"]}},
             "lm_head contradicts method full",
         ),
