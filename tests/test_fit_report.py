@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -11,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimator.changes import with_keys
-from estimator.cheapest import cheapest_gpus, gpu_prices
+from estimator.cheapest import cheapest_gpus
 from estimator.estimate import GpuFit, MemoryEstimate
 from estimator.fit_report import FitReport, read_fit
 from estimator.gpus import bundled_gpus
 from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan, parse_plan
+from estimator.prices_gpu import gpu_prices, snapshot_path, write_prices
 from estimator.reader import NotConfirmed
 
 LLAMA_2 = "meta-llama/Llama-2-7b-hf"
@@ -280,9 +282,13 @@ def test_offers_come_by_price_those_with_room_first_and_unknown_prices_last(
 
 
 def test_a_gpu_rented_only_by_the_dozen_costs_them_all() -> None:
-    gpu = next(gpu for gpu in bundled_gpus() if gpu.name == "Tesla V100 SXM2 16GB")
-    fits = GpuFit(name=gpu.name, memory_bytes=gpu.memory_bytes, fits="yes", headroom_bytes=0)
-    (offer,) = cheapest_gpus([fits])
+    name = "MI355X 288GB"
+    of_others = {price.gpu for price in gpu_prices()}
+    assert name not in of_others
+    eight = replace(gpu_prices()[0], gpu=name, usd_per_gpu_hour=Decimal("0.79"), min_gpus=8)
+    snapshot_path().parent.mkdir(parents=True)
+    snapshot_path().write_text(write_prices([eight]), encoding="utf-8")
+    (offer,) = cheapest_gpus([GpuFit(name=name, memory_bytes=1, fits="yes", headroom_bytes=0)])
     assert (offer.usd_per_hour, offer.min_gpus) == (Decimal("6.32"), 8)
 
 
