@@ -25,6 +25,7 @@ ensure_routed()
 
 TINY_PLAN = Path(__file__).parents[1] / "examples" / "tiny.yaml"
 CARRIED, TINY, OWN = "From the estimate", "Tiny example", "My own plan"
+DATA_TYPES = ["jsonl", "json", "csv", "parquet"]
 PLANNED, PATH, UPLOAD = "As planned", "A file on this machine", "Upload"
 
 
@@ -144,7 +145,7 @@ def choose_data(plan: FineTunePlan | None) -> str | None:
     if source == PATH:
         return st.text_input("Path", placeholder="/data/train.jsonl", key="data_path") or None
     if source == UPLOAD:
-        uploaded = st.file_uploader("Training examples", type=["jsonl"])
+        uploaded = st.file_uploader("Training examples", type=DATA_TYPES)
         return str(save_upload(uploaded.name, uploaded.getvalue())) if uploaded else None
     if plan and plan.data.path:
         st.caption(f"The plan names {show.plain(Path(plan.data.path).name)}.")
