@@ -35,7 +35,8 @@ class MethodVerdict(Record):
     """Whether a method's training step fits, and the numbers that say so.
 
     ``fits`` is None, with the reason in ``text``, where nothing is known. ``needed_bytes`` is what
-    one GPU must hold at the peak, context included.
+    one GPU must hold at the peak, context included. ``blocked`` says why the method cannot be
+    taken, where it does not fit.
     """
 
     method: Method
@@ -44,6 +45,7 @@ class MethodVerdict(Record):
     gpu: str | None = None
     gpu_memory_bytes: int | None = None
     text: str
+    blocked: str | None = None
 
 
 class Memory(Record):
@@ -128,14 +130,18 @@ def _verdict(
         fits = "tight"
     where = gpu.name if num_gpus == 1 else f"each of {num_gpus} {gpu.name}, under {strategy},"
     words = {"yes": "fits", "tight": "fits only just", "no": "does not fit"}
+    text = (
+        f"{method_title(method)} {words[fits]}: it needs {needed_bytes / GIB:.1f} GiB, "
+        f"and {where} has {gpu.memory_bytes / GIB:.1f} GiB."
+    )
     return MethodVerdict(
         method=method,
         fits=fits,
         needed_bytes=needed_bytes,
         gpu=gpu.name if num_gpus == 1 else f"{num_gpus} x {gpu.name}",
         gpu_memory_bytes=gpu.memory_bytes,
-        text=f"{method_title(method)} {words[fits]}: it needs {needed_bytes / GIB:.1f} GiB, "
-        f"and {where} has {gpu.memory_bytes / GIB:.1f} GiB.",
+        text=text,
+        blocked=text if fits == "no" else None,
     )
 
 

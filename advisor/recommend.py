@@ -61,6 +61,7 @@ def recommend(answers: Answers, plan: FineTunePlan | None = None) -> Recommendat
     target = _target(found, axes)
     memory = read_memory(answers, plan)
     method, method_reason = _method(top, answers, memory)
+    target_method, _ = _method(target, answers, memory)
     addons = [addon for addon in knowledge_base().addons if addon.applies(answers)]
     choice = Choice(
         strategy=top.id,
@@ -73,8 +74,9 @@ def recommend(answers: Answers, plan: FineTunePlan | None = None) -> Recommendat
     only_hosted = answers.get("weights") == "closed_only" and (top.trains or target.trains)
     return Recommendation(
         recommendation=choice,
-        sentence=_sentence(choice, [addon.title for addon in addons]),
+        sentence=_sentence(choice, target_method, [addon.title for addon in addons]),
         method_reason=method_reason,
+        target_method=target_method,
         memory=memory,
         hosted=hosted_offers() if only_hosted else (),
         addon_reasons=tuple(addon.text for addon in addons),
@@ -226,17 +228,20 @@ def _next_step(found: Applied, top: Strategy, target: Strategy, *, fits: bool) -
     return " ".join(steps) or top.first_step
 
 
-def _sentence(choice: Choice, addons: list[str]) -> str:
-    titles = {strategy.id: strategy.title for strategy in knowledge_base().strategies}
-    names = {"full": "with all weights", "lora": "with LoRA", "qlora": "with QLoRA"}
-    sentence = titles[choice.strategy]
-    if choice.method:
-        sentence += f" {names.get(choice.method, 'by a host')}"
+def _sentence(choice: Choice, target_method: Method | None, addons: list[str]) -> str:
+    sentence = _with_method(choice.strategy, choice.method)
     for addon in addons:
         sentence += f", plus {addon[0].lower()}{addon[1:]}"
     if choice.target != choice.strategy:
-        sentence += f"; work towards {titles[choice.target][0].lower()}{titles[choice.target][1:]}"
+        target = _with_method(choice.target, target_method)
+        sentence += f"; work towards {target[0].lower()}{target[1:]}"
     return f"{sentence}."
+
+
+def _with_method(strategy_id: str, method: Method | None) -> str:
+    title = knowledge_base().strategy(strategy_id).title
+    names = {"full": "with all weights", "lora": "with LoRA", "qlora": "with QLoRA"}
+    return f"{title} {names.get(method, 'by a host')}" if method else title
 
 
 def _gates(found: Applied, wanted: set[str]) -> tuple[GateFound, ...]:

@@ -118,11 +118,12 @@ class Choice(Record):
 
 
 class Recommendation(Record):
-    """The advice, and everything it rests on."""
+    """The advice, and everything it rests on. ``target_method`` is how to train the target."""
 
     recommendation: Choice
     sentence: str
     method_reason: str | None
+    target_method: Method | None
     memory: Memory | None
     hosted: tuple[HostedOffer, ...]
     addon_reasons: tuple[str, ...]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.shared import AsJson, show
+from estimator.problems import InputError, Problem
 
 if TYPE_CHECKING:
     from advisor.answers import Answers
@@ -55,6 +56,11 @@ def _given(
     """Return the answers, and the plan of a scenario that has one."""
     if path is not None:
         from advisor.scenario import load_answers_and_plan
+
+        if resume is not None:
+            where = "--resume" if resume else "--fresh"
+            what = "goes with questions, and a file of answers asks none"
+            raise InputError(Problem(where, what, fix=f"leave out {where}, or {path}"))
 
         answers, plan = load_answers_and_plan(path)
     else:

@@ -91,6 +91,8 @@ def _kept(draft: _Draft, resume: bool | None) -> Answers:
         return {}
     kept = draft.read()
     if kept is None:
+        if resume:
+            _say(f"Nothing is kept in {draft.path}: starting anew.")
         return {}
     if resume is None and not sys.stdin.isatty():
         if draft.is_named:
@@ -98,12 +100,10 @@ def _kept(draft: _Draft, resume: bool | None) -> Answers:
             raise InputError(Problem(str(draft.path), what, fix=fix))
         return {}
     if resume is None:
-        _say(
-            f"{_kept_count(kept)} kept in {draft.path}. Go on with them? (empty: yes, n: start anew)"
-        )
+        _say(f"{_kept_count(kept)} kept in {draft.path}. Go on with them? (empty: yes, n: no)")
         if _read().lower().startswith("n"):
             return {}
-    _say(f"Going on with what is kept.")
+    _say("Going on with what is kept.")
     return dict(kept)
 
 

@@ -100,7 +100,7 @@ def _environment() -> Environment:
 
 def _points(value: float) -> str:
     """A signed number of points, to the digits it has."""
-    return f"{value:+.4g}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+.7g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _changed(flip: Flip) -> tuple[str, str]:

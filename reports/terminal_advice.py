@@ -97,7 +97,8 @@ def _gates(found: Recommendation) -> Iterator[tuple[str, str]]:
         if gate.kind != "block":
             yield gate.kind, f"{gate.text} ({gate.source})"
     if found.memory and any(one.trains for one in found.ranking if not one.blocked):
-        yield from (("memory", one.text) for one in found.memory.verdicts)
+        for one in found.memory.verdicts:
+            yield "blocked" if one.blocked else "memory", one.text
 
 
 def _ladder(found: Recommendation) -> Iterator[tuple[str, str]]:

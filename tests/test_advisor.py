@@ -109,7 +109,7 @@ def test_what_would_change_names_the_strategy_of_each_changed_answer(answers, qu
         assert not listed
     else:
         assert [flip.strategy for flip in listed] == [changed]
-        assert listed[0].from_ == answers.get(question.id)
+        assert listed[0].from_ == parse_answers(answers).get(question.id)
 
 
 def test_no_answers_at_all_give_advice_that_says_how_little_it_knows():
