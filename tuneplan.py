@@ -24,6 +24,7 @@ from commands.shared import (
     needed_result,
     show,
 )
+from commands.tune import tune
 from estimator.problems import InputError
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ app.command()(cost)
 app.command()(learn)
 app.command()(saved.generate)
 app.command()(saved.merge)
+app.command()(tune)
 
 
 def main() -> None:

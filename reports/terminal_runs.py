@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from estimator.plan import FineTunePlan
-from reports import terminal_finetune
+from reports import terminal_finetune, terminal_search
 from reports.terminal import readings
 from reports.terminal_probe import ways_on
 from reports.units import duration, gib, number
@@ -24,6 +24,7 @@ from trainer.requests import command_of
 from trainer.results import ProbeResult
 from trainer.run_status import RunStatus
 from trainer.runs import Run
+from trainer.search_results import SearchResult
 
 _STATE_STYLES = {"finished": "green", "failed": "red", "out_of_memory": "yellow"}
 _NUM_ROWS = 12
@@ -68,6 +69,8 @@ def run(run_: Run) -> RenderableType:
     result = run_.result()
     if isinstance(result, ProbeResult):
         parts += [readings([result]), ways_on(run_, result)]
+    elif isinstance(result, SearchResult):
+        parts.append(terminal_search.search(result, run_))
     elif result:
         parts.append(terminal_finetune.finetune(result, run_.folder))
     elif status.state == "failed" and run_.log_tail(1):

@@ -17,7 +17,7 @@ class FineTuneRequest(Record):
     """One whole fine-tune.
 
     ``memory_limit_gib`` as in a probe. ``push_to_hub`` is the Hub id to publish under at the end,
-    privately unless ``public``.
+    privately unless ``public``. ``search`` is the run of the search whose ``trial`` it is.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -29,6 +29,8 @@ class FineTuneRequest(Record):
     trust_remote_code: bool = False
     push_to_hub: str | None = None
     public: bool = False
+    search: str | None = None
+    trial: int | None = None
 
 
 class Validation(Record):

@@ -25,7 +25,6 @@ from estimator.problems import InputError, Problem
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_inputs import finetune_problems
-from trainer.finetune_results import FineTuneRequest
 from trainer.machine import describe_machine
 from trainer.probe_inputs import input_problems
 from trainer.redact import refuse_secrets
@@ -34,6 +33,8 @@ from trainer.results import ProbeRequest
 from trainer.run_status import RunStatus
 from trainer.run_writer import again, create_run, record_worker
 from trainer.runs import Run
+from trainer.search_check import search_problems
+from trainer.search_results import SearchRequest
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _PROGRESS = "progress: "
@@ -78,16 +79,18 @@ def start(request: Request, *, module: str = "trainer.worker") -> Run:
 
 
 def resume(run: Run, *, module: str = "trainer.worker") -> Run:
-    """Take up a fine-tune that ended before its last step, from its newest whole checkpoint.
+    """Take up a fine-tune or a search that ended before all was done.
+
+    A fine-tune goes on from its newest whole checkpoint, a search with the trial it was at.
 
     Raises:
-        InputError: It is no fine-tune, is still going on, or has nothing left to do.
+        InputError: It is neither, is still going on, or has nothing left to do.
     """
     request, status = run.request(), run.status()
     where = f"run {run.id}"
-    if not isinstance(request, FineTuneRequest):
+    if isinstance(request, ProbeRequest):
         what = f"is a {request.kind}, which cannot be taken up again"
-        raise InputError(Problem(where, what, "a fine-tune", "start a new one"))
+        raise InputError(Problem(where, what, "a fine-tune or a search", "start a new one"))
     if not status.is_final:
         fix = f"see `tuneplan runs show {run.id}`"
         raise InputError(Problem(where, f"is {status.state}", "a run that has ended", fix))
@@ -145,6 +148,8 @@ def _check(request: Request) -> None:
             problems += error.problems
     if isinstance(request, ProbeRequest):
         found = input_problems(request)
+    elif isinstance(request, SearchRequest):
+        found = search_problems(request)
     else:
         found = finetune_problems(request)
     problems += [one for one in found if one not in problems]

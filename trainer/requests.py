@@ -8,9 +8,11 @@ from pydantic import Discriminator, RootModel, Tag
 
 from trainer.finetune_results import FineTuneRequest, FineTuneResult
 from trainer.results import ProbeRequest, ProbeResult
+from trainer.search_results import SearchRequest, SearchResult
+from trainer.search_space import typed
 
-Request = ProbeRequest | FineTuneRequest
-Result = ProbeResult | FineTuneResult
+Request = ProbeRequest | FineTuneRequest | SearchRequest
+Result = ProbeResult | FineTuneResult | SearchResult
 
 
 def _kind(value: Any) -> str:
@@ -23,7 +25,9 @@ class RequestFile(RootModel[Any]):
     """``request.json``, whatever was asked for."""
 
     root: Annotated[
-        Annotated[ProbeRequest, Tag("probe")] | Annotated[FineTuneRequest, Tag("finetune")],
+        Annotated[ProbeRequest, Tag("probe")]
+        | Annotated[FineTuneRequest, Tag("finetune")]
+        | Annotated[SearchRequest, Tag("tune")],
         Discriminator(_kind),
     ]
 
@@ -32,7 +36,9 @@ class ResultFile(RootModel[Any]):
     """``result.json``, whatever was found."""
 
     root: Annotated[
-        Annotated[ProbeResult, Tag("probe")] | Annotated[FineTuneResult, Tag("finetune")],
+        Annotated[ProbeResult, Tag("probe")]
+        | Annotated[FineTuneResult, Tag("finetune")]
+        | Annotated[SearchResult, Tag("tune")],
         Discriminator(_kind),
     ]
 
@@ -58,4 +64,9 @@ def command_of(request: Request, plan_path: str) -> list[str]:
         words += ["--memory-limit", f"{request.memory_limit_gib:g}"]
     if isinstance(request, FineTuneRequest) and request.push_to_hub:
         words += ["--push-to-hub", request.push_to_hub]
+    if isinstance(request, SearchRequest):
+        words += ["--trials", str(request.num_trials), "--seed", str(request.seed)]
+        words += [word for one in request.searched for word in ("--search", typed(one))]
+        if request.timeout_hours is not None:
+            words += ["--hours", f"{request.timeout_hours:g}"]
     return words

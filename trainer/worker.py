@@ -16,15 +16,19 @@ from filelock import FileLock, Timeout
 
 from estimator.problems import InputError
 from trainer import ending
-from trainer.finetune_results import FineTuneRequest
+from trainer.finetune_results import FineTuneRequest, FineTuneResult
 from trainer.lessons import keep_lesson
 from trainer.quiet import quiet_libraries
 from trainer.redact import mask_output, mask_secrets
 from trainer.requests import Request, Result
-from trainer.results import ProbeRequest
-from trainer.run_queue import StoppedInQueue, its_turn
+from trainer.results import ProbeRequest, ProbeResult
+from trainer.run_queue import its_turn
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
+from trainer.search_results import SearchRequest, SearchResult
+
+SIGTERM = "SIGTERM"
+"""Why a run stops that the system, not a person, asked to."""
 
 
 def work(folder: Path) -> int:
@@ -50,31 +54,51 @@ def _work(run: Run, writer: RunWriter) -> int:
     except InputError as error:
         writer.status(state="failed", reason=mask_secrets(str(error)), input_is_wrong=True)
         return 2
-    except StoppedInQueue:
-        writer.status(state="stopped", reason="stopped while it waited for its turn")
+    except ending.StoppedEarly as stopped:
+        writer.status(state="stopped", reason=str(stopped))
         return 0
     except ending.Ended:
-        writer.status(state="stopped", reason="ended by force, before anything was measured")
+        was_at = run.status().activity
+        writer.status(state="stopped", reason=f"ended by force (SIGTERM) while at: {was_at}")
         return 0
     except Exception as error:  # noqa: BLE001  whatever it was, the run must say so
         traceback.print_exc()
         writer.status(state="failed", reason=mask_secrets(_reason(error)))
         return 1
     writer.result(result)
+    if isinstance(result, SearchResult):
+        return _search_ended(result, writer)
+    return _ended(result, writer)
+
+
+def _ended(result: ProbeResult | FineTuneResult, writer: RunWriter) -> int:
     if result.out_of_memory:
         writer.status(state="out_of_memory", reason=result.out_of_memory.message)
         return 1
     state = "stopped" if result.stopped_early else "finished"
     kept = "told to end (SIGTERM): what was done until then is kept"
-    reason = kept if ending.is_asked() else ""
+    was_told = ending.is_asked() or writer.stop_reason() == SIGTERM
+    reason = kept if was_told and result.stopped_early else ""
     writer.status(state=state, activity=f"{result.num_steps} steps done", reason=reason)
+    return 0
+
+
+def _search_ended(result: SearchResult, writer: RunWriter) -> int:
+    """A search has done its work where it has completed a trial."""
+    if result.best is None and not result.stopped_early:
+        writer.status(state="failed", reason=result.sentence)
+        return 1
+    state = "stopped" if result.stopped_early else "finished"
+    done = f"{len(result.trials)} of {result.num_trials} trials done"
+    writer.status(state=state, activity=done, step=len(result.trials))
     return 0
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, and what to do where that is known."""
     said = " ".join(str(error).split())
-    if getattr(error, "errno", None) == errno.ENOSPC or "the disk is full" in said:
+    full = "the disk is full", "No space left on device"  # the latter from safetensors, in Rust
+    if getattr(error, "errno", None) == errno.ENOSPC or any(sign in said for sign in full):
         known = said if "the disk is full" in said else f"the disk is full ({said})"
         return f"{known}; free some space, then resume or start again"
     if type(error).__name__ == "Diverged":
@@ -83,6 +107,10 @@ def _reason(error: Exception) -> str:
 
 
 def _answer(run: Run, request: Request, writer: RunWriter) -> Result:
+    if isinstance(request, SearchRequest):  # its trials need the device, it does not
+        from trainer.search import run_search
+
+        return run_search(request, run, writer)
     from trainer.device import choose_device, lock_name
 
     device = choose_device(request.device)
@@ -122,7 +150,7 @@ def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Resul
 
     def on_signal(*_: Any) -> None:
         """Stop at the step's end, with a checkpoint; told so again, at once."""
-        Run(writer.folder).request_stop()
+        Run(writer.folder).request_stop(SIGTERM)
         ending.listen()
 
     total = 0
