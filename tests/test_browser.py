@@ -28,6 +28,7 @@ PAGES = {  # a deep link comes first: a fresh server takes its first visitor ano
     "decide": "Decide",
     "prove": "Prove",
     "runs": "Runs",
+    "learn": "Learn",
     "": "tuneplan",
 }
 PROBE_MS = 200_000
