@@ -16,6 +16,10 @@ from estimator.cost_ledger import Line
 
 Known = Mapping[str, Number]
 Lines = tuple[Line, ...]
+_CACHED = (
+    "x (hits x read price + misses x write price) / 1M; x input price / 1M where that is less, or "
+    "where they are fewer than can be cached"
+)
 
 
 def work(kind: str) -> Lines:
@@ -52,7 +56,6 @@ def api_tokens(*extras: str) -> Lines:
     Args:
         extras: Inputs whose tokens stand in every prompt, and are cached with it.
     """
-    cached = "x (hits x read price + misses x write price) / 1M"
     return (
         Line(
             "fresh_input",
@@ -67,12 +70,9 @@ def api_tokens(*extras: str) -> Lines:
             "cached_input",
             "Prompt, the part that stays",
             "per_request",
-            f"({' + '.join(['prompt x cacheable share', *_words(extras)])}) {cached}",
-            lambda v: cached_tokens_usd(
-                sum((v[one] for one in extras), v["input_tokens"] * v["cacheable_share"]),
-                v["cache_hit_share"],
-                v["api_cached_read_mtok"],
-                v["api_cache_write_mtok"],
+            f"({' + '.join(['prompt x cacheable share', *_words(extras)])}) {_CACHED}",
+            lambda v: _cached(
+                v, sum((v[one] for one in extras), v["input_tokens"] * v["cacheable_share"]), ""
             ),
         ),
         Line(
@@ -82,6 +82,17 @@ def api_tokens(*extras: str) -> Lines:
             "answer x output price / 1M",
             lambda v: v["output_tokens"] * v["api_output_mtok"] / MILLION,
         ),
+    )
+
+
+def _cached(v: Known, tokens: Number, prefix: str) -> Number:
+    return cached_tokens_usd(
+        tokens,
+        v["cache_hit_share"],
+        v[f"{prefix}api_cached_read_mtok"],
+        v[f"{prefix}api_cache_write_mtok"],
+        v[f"{prefix}api_input_mtok"],
+        v["least_cached_tokens"],
     )
 
 
@@ -96,13 +107,8 @@ def long_context_tokens() -> Lines:
             "documents",
             "All documents in the prompt, cached",
             "per_request",
-            "documents x (hits x read price + misses x write price) / 1M",
-            lambda v: cached_tokens_usd(
-                v["whole_corpus"],
-                v["cache_hit_share"],
-                v["long_api_cached_read_mtok"],
-                v["long_api_cache_write_mtok"],
-            ),
+            f"documents {_CACHED}",
+            lambda v: _cached(v, v["whole_corpus"], "long_"),
         ),
         Line(
             "fresh_input",

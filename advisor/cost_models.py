@@ -25,10 +25,12 @@ _NO_PLAN = "the scenario has no plan: name a model and a method under `plan`"
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSpeed:
-    """What a run measured: how fast it trained, on which GPU, and what to call it."""
+    """What a run measured: how fast it trained which model, how, on which GPU."""
 
     gpu: str
     tokens_per_second: float
+    model: str
+    method: str
     source: str
 
 
@@ -90,6 +92,11 @@ def _add_training(
     if measured is not None:
         label, unit = "training speed", "tokens per second"
         book.add(speed, label, unit, measured.tokens_per_second, "measured", measured.source)
+        if (measured.model, measured.method) != (plan.model, plan.method):
+            book.notes.append(
+                f"The speed is that of {measured.method} of {measured.model} ({measured.source}), "
+                f"and the plan is {plan.method} of {plan.model}."
+            )
         add_gpu_price(book, "training_gpu_hour", "the GPU that fine-tunes", measured.gpu, today)
         return
     fitting = _on_a_gpu_that_fits(book, plan)

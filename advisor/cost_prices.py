@@ -10,6 +10,7 @@ from advisor.scenario import Scenario
 from estimator.prices import PRICE_NAMES, age_warning, service_prices
 from estimator.prices_api import ApiModel, ApiPrice, find_api_model
 from estimator.prices_gpu import GpuPrice, offers_for
+from estimator.problems import InputError, Problem
 
 DEFAULT_API_MODEL = "gpt-6-sol"
 _API = ("api_input_mtok", "api_cached_read_mtok", "api_cache_write_mtok", "api_output_mtok")
@@ -114,11 +115,15 @@ def _add_api(book: InputBook, scenario: Scenario, today: date) -> None:
             f"workload.api_model names no API model: prices are those of {model.info.id}."
         )
     prompt = workload.input_tokens if workload else 0
-    _add_tokens(book, "", model.price(prompt_tokens=prompt, today=today), today)
-    _add_long(book, model, prompt, today)
+    in_batches = workload is not None and workload.in_batches
+    price = model.price(prompt_tokens=prompt, today=today)
+    _add_tokens(book, "", price, today, in_batches=in_batches)
+    _add_long(book, model, prompt, today, in_batches=in_batches)
 
 
-def _add_long(book: InputBook, model: ApiModel, prompt: int, today: date) -> None:
+def _add_long(
+    book: InputBook, model: ApiModel, prompt: int, today: date, *, in_batches: bool
+) -> None:
     """Write down prices for prompts that hold all documents: some models charge more for them."""
     names = [f"long_{name}" for name in _API]
     if "corpus_tokens" in book.unknown:
@@ -127,7 +132,7 @@ def _add_long(book: InputBook, model: ApiModel, prompt: int, today: date) -> Non
     corpus = book.inputs["corpus_tokens"]
     length = int(corpus.mid) + prompt
     price = model.price(prompt_tokens=length, today=today)
-    _add_tokens(book, "long_", price, today)
+    _add_tokens(book, "long_", price, today, in_batches=in_batches)
     window = price.context_window
     if window is not None and length > window:
         reason = f"{length:,} tokens do not fit the context of {price.model} ({window:,} tokens)"
@@ -139,23 +144,33 @@ def _add_long(book: InputBook, model: ApiModel, prompt: int, today: date) -> Non
     book.add("whole_corpus", label, "tokens", spread, corpus.basis, corpus.source)
 
 
-def _add_tokens(book: InputBook, prefix: str, price: ApiPrice, today: date) -> None:
-    plain = price.input_mtok
+def _add_tokens(
+    book: InputBook, prefix: str, price: ApiPrice, today: date, *, in_batches: bool
+) -> None:
+    plain, output = price.input_mtok, price.output_mtok
+    if in_batches:
+        if price.batch_input_mtok is None or price.batch_output_mtok is None:
+            what = f"true, and {price.model} has no price for batches"
+            fix = "leave it out, or name another api_model"
+            raise InputError(Problem("workload.in_batches", what, fix=fix))
+        plain, output = price.batch_input_mtok, price.batch_output_mtok
+    share = plain / price.input_mtok if price.input_mtok else Decimal(1)
+    read, write = price.cached_read_mtok, price.cache_write_mtok
     amounts: dict[str, Decimal] = {
         "api_input_mtok": plain,
-        "api_cached_read_mtok": plain if price.cached_read_mtok is None else price.cached_read_mtok,
-        "api_cache_write_mtok": plain if price.cache_write_mtok is None else price.cache_write_mtok,
-        "api_output_mtok": price.output_mtok,
+        "api_cached_read_mtok": plain if read is None else read * share,
+        "api_cache_write_mtok": plain if write is None else write * share,
+        "api_output_mtok": output,
     }
     for name, amount in amounts.items():
         label = PRICE_NAMES[name].rpartition(", ")[0].replace("the API model", price.model)
         book.add(
             f"{prefix}{name}",
-            f"{label}, prompts with all documents" if prefix else label,
+            label + (", prompts with all documents" if prefix else ""),
             "USD per million tokens",
             amount,
             "quoted",
-            f"{price.source} ({price.page})",
+            f"{price.source}{', in batches' if in_batches else ''} ({price.page})",
             checked_at=price.checked_at,
             warning=age_warning(price.model, price.checked_at, today) or "",
         )

@@ -13,6 +13,7 @@ _NO_WORKLOAD = "the scenario has no workload: add requests_per_month, input_toke
 _ASSUMED = (
     "hours_per_day",
     "labels_per_day",
+    "least_cached_tokens",
     "utilisation",
     "memory_share",
     "bandwidth_share",

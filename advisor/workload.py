@@ -31,6 +31,7 @@ class Workload(Record):
         pretraining_tokens: Text for continued pre-training.
         new_model_parameters: Size of a model made from scratch.
         api_model: An API model, as genai-prices calls it.
+        in_batches: Whether requests can wait for a batch, which providers price lower.
         gpu: The GPU that serves, a bundled one; the plan's where left out.
         serving_model: The model that is served; the plan's where left out.
         hosted_provider: Who fine-tunes; the cheapest that can where left out.
@@ -58,6 +59,7 @@ class Workload(Record):
     pretraining_tokens: int | None = Field(None, ge=0, le=10**15)
     new_model_parameters: int | None = Field(None, ge=1, le=10**14)
     api_model: str | None = None
+    in_batches: bool = False
     gpu: str | None = None
     serving_model: str | None = None
     hosted_provider: str | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.shared import AsJson, needed_result, show
+from commands.shared import AsJson, show
 from estimator.problems import InputError, Problem
 
 if TYPE_CHECKING:
@@ -60,17 +60,24 @@ def _measured(name: str) -> MeasuredSpeed:
     """
     from advisor.cost_models import MeasuredSpeed
     from estimator.gpu_names import gpu_of_driver
+    from trainer.finetune_results import FineTuneResult
+    from trainer.results import ProbeResult
+    from trainer.runs import find_run
 
-    result = needed_result(name)
+    run = find_run(name)
+    result = run.result()
     fix = "name a run that trained on a GPU, or leave --run out"
-    if result.tokens_per_second is None:
-        raise InputError(Problem(f"--run {name}", "measured no training speed", fix=fix))
+    has_speed = isinstance(result, ProbeResult | FineTuneResult)
+    if not has_speed or result.tokens_per_second is None:
+        raise InputError(Problem(f"--run {run.id}", "has measured no training speed", fix=fix))
     if result.device != "cuda":
         what = f"was measured on a CPU ({result.device_name}), which has no price by the hour"
-        raise InputError(Problem(f"--run {name}", what, fix=fix))
+        raise InputError(Problem(f"--run {run.id}", what, fix=fix))
     gpu = gpu_of_driver(result.device_name)
     return MeasuredSpeed(
         gpu=gpu.name if gpu else result.device_name,
         tokens_per_second=result.tokens_per_second,
-        source=f"run {name}: {result.plan.method} of {result.plan.model} on {result.device_name}",
+        model=result.plan.model,
+        method=result.plan.method,
+        source=f"run {run.id}, {result.device_name}",
     )

@@ -46,11 +46,15 @@ def round_down(value: Number) -> Number:
 
 def larger(one: Number, other: Number) -> Number:
     """Return the larger of two numbers, element by element."""
-    if isinstance(one, Decimal | float | int) and isinstance(other, Decimal | float | int):
+    if _is_scalar(one) and _is_scalar(other):
         return max(one, other)
     import numpy as np
 
     return np.maximum(one, other)
+
+
+def _is_scalar(value: Number) -> bool:
+    return isinstance(value, Decimal | float | int)
 
 
 def smaller(one: Number, other: Number) -> Number:
@@ -184,10 +188,38 @@ def first_token_seconds(server: Server, input_tokens: Number, overhead_seconds: 
 
 
 def cached_tokens_usd(
-    tokens: Number, hit_share: Number, read_mtok: Number, write_mtok: Number
+    tokens: Number,
+    hit_share: Number,
+    read_mtok: Number,
+    write_mtok: Number,
+    plain_mtok: Number,
+    least_tokens: Number,
 ) -> Number:
-    """Return what a prompt's cached tokens cost on average: hits are read, misses written."""
-    return tokens * (hit_share * read_mtok + (1 - hit_share) * write_mtok) / MILLION
+    """Return what the part of a prompt that stays the same costs on average.
+
+    Hits are read from the provider's cache and misses written to it. Where that costs more than
+    plain tokens, or where they are too few to be cached, they are paid as plain ones.
+
+    Args:
+        tokens: At the start of every prompt.
+        hit_share: The share of requests that find them in the cache.
+        read_mtok: For a million tokens read; likewise the next two.
+        write_mtok: Written.
+        plain_mtok: Neither.
+        least_tokens: The fewest that the provider caches.
+    """
+    cached = smaller(hit_share * read_mtok + (1 - hit_share) * write_mtok, plain_mtok)
+    enough = _is_at_least(tokens, least_tokens)
+    return tokens * (enough * cached + (1 - enough) * plain_mtok) / MILLION
+
+
+def _is_at_least(value: Number, least: Number) -> Number:
+    """Return 1 where a value is large enough, else 0, element by element."""
+    if isinstance(value, Decimal):
+        return Decimal(1 if value >= least else 0)
+    import numpy as np
+
+    return np.asarray(value >= least, dtype=float)
 
 
 def uses_until_cache_pays(read: Decimal, write: Decimal) -> int:

@@ -122,7 +122,7 @@ def find_api_model(name: str, *, where: str = "api_model") -> ApiModel:
         found = next((one for one in provider.models if one.id == wanted), None)
         if found is None and (owner == provider.id or provider.id in _MAKERS):
             found = provider.find_model(wanted)
-        if found is not None and "input_mtok" in _plain(found.get_prices(_noon()), 0):
+        if found is not None and "input_mtok" in _plain(found.get_prices(_now()), 0):
             return ApiModel(found, provider)
     ids = [one.id for provider in ranked if provider.id in _MAKERS for one in provider.models]
     close = difflib.get_close_matches(name, ids, 3, cutoff=0.4)
@@ -131,5 +131,5 @@ def find_api_model(name: str, *, where: str = "api_model") -> ApiModel:
     raise InputError(Problem(where, what, "a model id that genai-prices knows", fix))
 
 
-def _noon() -> datetime:
+def _now() -> datetime:
     return datetime.now(tz=UTC)

@@ -123,7 +123,7 @@ def _months(report: CostReport) -> RenderableType:
     if not known:
         return Text("")
     table = _table(*(f"month {month}" for month in _MONTHS_SHOWN), first="paid by the end of")
-    table.add_column("every 2nd", no_wrap=True)
+    table.add_column("1, 3 … 23", no_wrap=True)
     for one in known:
         paid = one.cumulative_usd_by_month or ()
         table.add_row(

@@ -20,7 +20,7 @@ from estimator.problems import InputError
 
 SUPPORT_BOT = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
 TODAY = date(2026, 11, 22)
-PLAN = {
+PLAN: dict[str, Any] = {
     "model": "meta-llama/Llama-3.1-8B",
     "method": "lora",
     "gpu": "H100 SXM 80GB",
@@ -160,6 +160,32 @@ def test_right_answers_pay_later_where_requests_cost_more(report: CostReport) ->
         assert one.break_even_accuracy == round(share, 4)
 
 
+def test_prompts_are_cached_where_they_are_long_enough_and_batches_cost_half() -> None:
+    def prompt(**workload: Any) -> dict[str, Decimal]:
+        found = strategy(
+            reckon({"cacheable_share": 0.5, "cache_hit_share": 0.9} | workload), "prompt"
+        )
+        return {item.name: item.usd for item in found.lines if item.usd is not None}
+
+    short, long = prompt(input_tokens=1000), prompt(input_tokens=4000)
+    assert short["cached_input"] == short["fresh_input"]  # 500 tokens are too few
+    hits_and_misses = Decimal("0.9") * Decimal("0.1") + Decimal("0.1") * Decimal("1.25")
+    assert long["cached_input"] == long["fresh_input"] * hits_and_misses
+    batch = prompt(input_tokens=4000, in_batches=True)
+    for name in ("fresh_input", "cached_input", "output"):
+        assert batch[name] == long[name] / 2
+    with pytest.raises(InputError, match=r"workload\.in_batches: true, and \S+ has no price"):
+        reckon({"in_batches": True, "api_model": "gemini-3.7-flash"})
+
+
+def test_cached_prices_keep_their_ratio_to_a_price_that_is_set() -> None:
+    found = reckon(prices={"api_input_mtok": 4})
+    assert input_(found, "api_cached_read_mtok").mid == Decimal("0.4")
+    assert input_(found, "api_cache_write_mtok").mid == 5
+    both = reckon(prices={"api_input_mtok": 4, "api_cached_read_mtok": 1})
+    assert input_(both, "api_cached_read_mtok").mid == 1
+
+
 def test_weights_in_4_bits_serve_on_no_more_gpus() -> None:
     found = reckon({"gpu": "RTX 4090", "requests_per_month": 20_000_000})
     whole, quantised = strategy(found, "finetune"), strategy(found, "finetune_4bit")
@@ -170,12 +196,13 @@ def test_weights_in_4_bits_serve_on_no_more_gpus() -> None:
 
 
 def test_a_run_gives_its_speed_and_its_gpu() -> None:
-    measured = MeasuredSpeed("RTX 4090", 2500.0, "run abc")
+    measured = MeasuredSpeed("RTX 4090", 2500.0, PLAN["model"], "qlora", "run abc")
     scenario = parse_scenario({"plan": PLAN, "workload": WORKLOAD})
     found = reckon_costs(scenario, today=TODAY, draws=5, measured=measured)
     speed = input_(found, "training_tokens_per_second")
     assert (speed.mid, speed.basis, speed.source) == (2500, "measured", "run abc")
     assert "RTX 4090" in input_(found, "training_gpu_hour").label
+    assert any("qlora of" in one and "run abc" in one for one in found.warnings)
 
 
 def test_a_scenario_without_workload_says_what_is_paid_once() -> None:
