@@ -13,6 +13,10 @@ class Ended(BaseException):
     """The worker was told to end at once; no library may take it for an error of its own."""
 
 
+class StoppedEarly(Exception):
+    """The run was asked to stop before there was anything to keep; the message says at what."""
+
+
 def listen() -> None:
     """From now on let SIGTERM raise :class:`Ended` in the main thread, once."""
     signal.signal(signal.SIGTERM, _end)

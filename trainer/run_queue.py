@@ -6,17 +6,15 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from estimator.documents import write_atomic
+from trainer.ending import StoppedEarly
 from trainer.runs import Run, runs_folder
 
 _POLL_SECONDS = 0.5
-
-
-class StoppedInQueue(Exception):
-    """The run was asked to stop before its turn came."""
 
 
 @contextlib.contextmanager
@@ -38,7 +36,7 @@ def its_turn(
         should_stop: Asked while waiting.
 
     Raises:
-        StoppedInQueue: The run was asked to stop first.
+        StoppedEarly: The run was asked to stop first.
     """
     folder = runs_folder().parent / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,12 +48,12 @@ def its_turn(
             lock.acquire(timeout=0)
             break
         except Timeout:
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another run"
+            who = _holder(holder)
             if who != told:
                 on_wait(who)
                 told = who
             if should_stop():
-                raise StoppedInQueue from None
+                raise StoppedEarly("stopped while it waited for its turn") from None
             time.sleep(_POLL_SECONDS)
     try:
         write_atomic(holder, run.id + "\n")
@@ -63,3 +61,11 @@ def its_turn(
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(file: Path) -> str:
+    """Who has the device; the file is gone between one holder and the next."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return "another run"

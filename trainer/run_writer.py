@@ -100,6 +100,10 @@ class RunWriter:
         """Return whether somebody asked the run to stop."""
         return (self.folder / "stop").exists()
 
+    def stop_reason(self) -> str:
+        """Return what whoever asked the run to stop has left as the reason, mostly nothing."""
+        return (self.folder / "stop").read_text() if self.stop_requested() else ""
+
 
 def create_run(request: Request) -> Run:
     """Make the folder of a new run, which nobody works on yet.
@@ -130,7 +134,12 @@ def create_run(request: Request) -> Run:
 
 
 def again(run: Run) -> None:
-    """Make a run that has ended ready for another worker."""
+    """Make a run that has ended ready for another worker.
+
+    Raises:
+        InputError: The disk is full; the run is as it was.
+    """
+    _check_space(run.folder)
     now = datetime.now(UTC)
     (run.folder / "stop").unlink(missing_ok=True)
     (run.folder / "worker.json").unlink(missing_ok=True)

@@ -85,7 +85,9 @@ class Run:
     def _ended(self, status: RunStatus) -> RunStatus:
         """What to say of a run whose worker is gone without a word."""
         age = (datetime.now(UTC) - status.heartbeat).total_seconds()
-        seen = f"last heard of at {status.heartbeat:%Y-%m-%d %H:%M:%S} UTC, {age:.0f} s before"
+        seen = f"last heard of at {status.heartbeat:%Y-%m-%d %H:%M:%S} UTC"
+        if age >= 0:  # else somebody set the clock back
+            seen += f", {age:.0f} s before this was noticed"
         log = self.log_tail(1)
         said = f"; last log line: {log[-1].strip()}" if log else ""
         state: State = "failed"
@@ -93,12 +95,12 @@ class Run:
             state = "stopped"
             why = f"the worker was ended while at: {status.activity}"
         elif status.pid is None:
-            why = f"no worker ever began ({seen} this was noticed)"
+            why = f"no worker ever began ({seen})"
         else:
             cause = "killed from outside, out of memory or power loss"
             why = (
                 f"the worker (pid {status.pid}) is gone: {cause}; "
-                f"it was at: {status.activity} ({seen} this was noticed)"
+                f"it was at: {status.activity} ({seen})"
             )
         change = {"state": state, "reason": why + said, "ended_at": status.heartbeat}
         return status.model_copy(update=change)
@@ -144,9 +146,9 @@ class Run:
             text = stream.read().decode("utf-8", errors="replace")
         return [line for line in text.splitlines() if line.strip()][-num_lines:]
 
-    def request_stop(self) -> None:
+    def request_stop(self, why: str = "") -> None:
         """Ask the worker to stop at the end of its step."""
-        (self.folder / "stop").touch()
+        (self.folder / "stop").write_text(why)
 
 
 def runs_folder() -> Path:
@@ -183,7 +185,7 @@ def find_run(name: str) -> Run:
 def _is_abandoned(status: RunStatus) -> bool:
     if status.pid is None:
         age = (datetime.now(UTC) - status.started_at).total_seconds()
-        return age > START_PATIENCE_SECONDS
+        return abs(age) > START_PATIENCE_SECONDS  # below zero where the clock was set back
     return status.is_ours and status.worker() is None
 
 
