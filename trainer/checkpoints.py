@@ -33,6 +33,13 @@ def seal(folder: Path) -> None:
     write_atomic(folder / MANIFEST, json.dumps(files, indent=2) + "\n")
 
 
+def to_disk(file: Path) -> None:
+    """Have a file reach the disk, where there is one."""
+    if file.exists():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
 def damage(folder: Path) -> str:
     """Return in words what is wrong with a checkpoint, "" where it is whole."""
     try:

@@ -12,26 +12,33 @@ from typing import Any
 import torch
 
 from estimator.documents import read_text, write_atomic
+from estimator.estimate import Phase
 from estimator.problems import InputError, Problem
 from trainer import checkpoints
 from trainer.attention import chosen_attention
 from trainer.build import Training
+from trainer.device import limited_memory
 from trainer.dryrun import software_versions
+from trainer.ending import StoppedEarly
 from trainer.evaluate import evaluate, held_out_loss
 from trainer.evaluation_results import Comparison, Evaluation, HistoryPoint
 from trainer.finetune_job import Job, Onlooker, build, prepare_job
 from trainer.finetune_results import FineTuneRequest, FineTuneResult, Validation
+from trainer.learning_rates import LEARNING_RATES
 from trainer.model_card import CardFacts, DataFacts, model_card
 from trainer.publish import check_push, push
 from trainer.remote_code import runs_code
+from trainer.results import OutOfMemory
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
+from trainer.shortage import answered
 from trainer.training_loop import (
     SPARE_BYTES,
     PlannedTrainer,
     Watcher,
     make_trainer,
     saved_bytes,
+    total_steps,
 )
 from trainer.verdict import compare
 
@@ -47,6 +54,8 @@ def run_finetune(
 ) -> FineTuneResult:
     """Fine-tune as the plan says, going on from the newest whole checkpoint where there is one.
 
+    Out of memory is a result: it says what was asked, what was there and what would fit.
+
     Args:
         request: The plan, the data, the device.
         folder: The run's; tokens, checkpoints and the saved model go there.
@@ -57,24 +66,69 @@ def run_finetune(
         InputError: The plan, the model or the data cannot be used.
         Diverged: The loss is no number any more.
         DiskFull: There is no room for a checkpoint.
+        StoppedEarly: It was asked to stop before the first step.
     """
     started = time.perf_counter()
     if request.push_to_hub:
         check_push(request.push_to_hub)
     job = prepare_job(request, folder, device, onlooker)
-    with chosen_attention(job.plan, device):
+    with limited_memory(device, request.memory_limit_gib, None) as limits:
+        try:
+            result = _finetuned(job, started)
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is one
+            shortage = limits.shortage(error, job.phase)
+            if shortage is None:
+                raise
+            result = _too_large(job, shortage, started)
+    if result.out_of_memory:  # by now nothing holds the model any more
+        onlooker.on_activity("out of memory: looking for changes that make it fit")
+        found = answered(result.out_of_memory, job.plan, device)
+        return result.model_copy(update={"out_of_memory": found})
+    return _published(job, result) if request.push_to_hub else result
+
+
+def _finetuned(job: Job, started: float) -> FineTuneResult:
+    with chosen_attention(job.plan, job.device):
         training = build(job)
         _check_disk(job, training)
         before = _before(job, training)
+        _stop_if_asked(job, "before training")
         trainer, watcher = _train(job, training)
         comparison = None
         if watcher.ended != STOPPED and before is not None:
             comparison = _after(job, training, before, watcher)
         seconds = time.perf_counter() - started
         result = _result(job, training, trainer, watcher, comparison, seconds)
-        onlooker.on_activity("saving")
+        job.onlooker.on_activity("saving")
         _save(job, training, result)
-    return _published(job, result) if request.push_to_hub else result
+    return result
+
+
+def _too_large(job: Job, shortage: OutOfMemory, started: float) -> FineTuneResult:
+    """What there is to say of a fine-tune that ran out of memory."""
+    losses = [row["loss"] for row in Run(job.folder).metrics() if "loss" in row]
+    on_cuda = job.device.type == "cuda"
+    return FineTuneResult(
+        plan=job.plan,
+        device="cuda" if on_cuda else "cpu",
+        device_name=torch.cuda.get_device_name(job.device) if on_cuda else "CPU",
+        data=job.data.summary,
+        learning_rate=job.plan.schedule.learning_rate or LEARNING_RATES[job.plan.method],
+        total_steps=total_steps(job.plan, len(job.data.train)),
+        num_steps=len(losses),
+        ended="out of memory",
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        seconds=time.perf_counter() - started,
+        out_of_memory=shortage,
+        notes=tuple(job.notes),
+        software=software_versions(),
+    )
+
+
+def _stop_if_asked(job: Job, when: str) -> None:
+    if job.onlooker.should_stop():
+        raise StoppedEarly(f"stopped {when}: no step was taken, and what was there is kept")
 
 
 def _check_disk(job: Job, training: Training) -> None:
@@ -104,6 +158,11 @@ def _before(job: Job, training: Training) -> Evaluation | None:
 
 
 def _evaluate(job: Job, training: Training, when: str, *, is_before: bool = False) -> Evaluation:
+    def on_progress(text: str) -> None:
+        _stop_if_asked(job, f"while it was evaluated {when}")
+        job.onlooker.on_activity(f"evaluating {when}: {text}")
+
+    job.phase = "forward"
     job.onlooker.on_activity(f"evaluating {when}")
     return evaluate(
         training.model,
@@ -114,14 +173,21 @@ def _evaluate(job: Job, training: Training, when: str, *, is_before: bool = Fals
         job.device,
         seed=job.plan.schedule.seed,
         without_adapter=is_before and job.plan.method in HAS_RANDOM_START,
-        on_progress=lambda text: job.onlooker.on_activity(f"evaluating {when}: {text}"),
+        on_progress=on_progress,
     )
 
 
-def _after(job: Job, training: Training, before: Evaluation, watcher: Watcher) -> Comparison:
-    after = _evaluate(job, training, "after training")
-    best = watcher.best  # what is kept is the best step's
-    return compare(before, after, _history(job, best.step if best else None))
+def _after(job: Job, training: Training, before: Evaluation, watcher: Watcher) -> Comparison | None:
+    try:
+        after = _evaluate(job, training, "after training")
+    except StoppedEarly:
+        watcher.ended = STOPPED
+        job.notes.append(
+            "All steps are taken. It was stopped while it was evaluated: taken up again, it says "
+            "what has changed."
+        )
+        return None
+    return compare(before, after, _history(job, watcher.kept_step))
 
 
 def _train(job: Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
@@ -131,6 +197,8 @@ def _train(job: Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
     step = checkpoints.step_of(checkpoint) if checkpoint else 0
     checkpoints.delete_after(folder, step)
     job.notes += notes
+    if notes and not checkpoint:
+        job.notes.append("No checkpoint was whole: training began again at the first step.")
     watcher = _watcher(job, step)
     trainer = make_trainer(
         training,
@@ -144,6 +212,8 @@ def _train(job: Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
     )
     job.onlooker.on_activity(f"going on from step {step}" if checkpoint else "training")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if watcher.best_is_lost:
+        job.notes.append(f"{watcher.best_is_lost}: the weights of the last step are kept.")
     return trainer, watcher
 
 
@@ -158,12 +228,16 @@ def _watcher(job: Job, step: int) -> Watcher:
         job.onlooker.on_activity("validating")
         return held_out_loss(model, job.data.validation or [], job.plan, job.device)
 
+    def on_phase(phase: Phase) -> None:
+        job.phase = phase
+
     trained = [row for row in rows if "validation_loss" not in row]
     return Watcher(
         on_row=job.onlooker.on_row,
         on_num_steps=job.onlooker.on_num_steps,
         should_stop=job.onlooker.should_stop,
         validation_loss=loss,
+        on_phase=on_phase,
         validations=[
             Validation(step=row["step"], epoch=row["epoch"], loss=row["validation_loss"])
             for row in rows
@@ -261,7 +335,7 @@ def _result(
     comparison: Comparison | None,
     seconds: float,
 ) -> FineTuneResult:
-    device, state, best = job.device, trainer.state, watcher.best
+    device, state = job.device, trainer.state
     on_cuda = device.type == "cuda"
     return FineTuneResult(
         plan=job.plan,
@@ -277,7 +351,7 @@ def _result(
         first_loss=watcher.losses[0] if watcher.losses else None,
         last_loss=watcher.losses[-1] if watcher.losses else None,
         validations=tuple(watcher.validations),
-        best_step=best.step if best else None,
+        best_step=watcher.kept_step,
         comparison=comparison,
         step_seconds_median=_median(watcher.step_seconds),
         tokens_per_second=_median(watcher.tokens_per_second),

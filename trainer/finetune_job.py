@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from estimator.estimate import Phase
 from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan, Schedule
 from trainer.build import Training, build_training, prepare
@@ -18,11 +19,13 @@ from trainer.example_formats import Example
 from trainer.examples import ExampleSource, open_examples
 from trainer.finetune_inputs import check_data
 from trainer.finetune_results import FineTuneRequest
+from trainer.kept_inputs import check_same, keep, model_fingerprint
 from trainer.pretrained import find_weights
 from trainer.remote_code import runs_code, warning
 from trainer.skeleton import transformers_config
 from trainer.split import Split
 from trainer.tokenized import TokenizedData, tokenize_data
+from trainer.tokens import encoder_of
 from trainer.untyped import transformers
 from trainer.weights import load_pretrained
 
@@ -42,7 +45,13 @@ class Onlooker:
 
 @dataclass(slots=True)
 class Job:
-    """One fine-tune on its way: everything that its stages share."""
+    """One fine-tune on its way: everything that its stages share.
+
+    Attributes:
+        references: Held-out examples that are written out before and after.
+        notes: What a person should know of how it went.
+        phase: Of the step that is being taken; "load" before the first.
+    """
 
     request: FineTuneRequest
     folder: Path
@@ -54,6 +63,7 @@ class Job:
     data: TokenizedData
     references: list[Example]
     notes: list[str] = field(default_factory=list)
+    phase: Phase = "load"
 
     @property
     def plan(self) -> FineTunePlan:
@@ -86,7 +96,10 @@ def prepare_job(
     held_out = None
     if request.validation_path:
         held_out = open_examples(request.validation_path, plan.data.format)
+    inputs = _fingerprints(plan, weights, tokenizer, source, held_out)
+    check_same(folder, inputs)
     data = tokenize_data(source, tokenizer, plan, folder / "tokens", validation=held_out)
+    keep(folder, inputs)
     notes = [warning(plan.model)] if trusted and runs_code(facts.config, weights) else []
     kept = iter(held_out) if held_out else held_out_of(source, plan.schedule)
     return Job(
@@ -101,6 +114,23 @@ def prepare_job(
         references=list(islice(kept, NUM_REFERENCES)) if data.validation else [],
         notes=notes,
     )
+
+
+def _fingerprints(
+    plan: FineTunePlan,
+    weights: Path,
+    tokenizer: Any,
+    source: ExampleSource,
+    held_out: ExampleSource | None,
+) -> dict[str, str]:
+    found = {
+        f"data {source.name}": source.fingerprint(),
+        f"model {plan.model}": model_fingerprint(weights),
+        "tokenizer": encoder_of(tokenizer).fingerprint(),
+    }
+    if held_out:
+        found[f"validation {held_out.name}"] = held_out.fingerprint()
+    return found
 
 
 def held_out_of(source: ExampleSource, schedule: Schedule) -> Iterator[Example]:

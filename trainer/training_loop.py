@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from estimator.estimate import Phase
 from estimator.plan import FineTunePlan
 from trainer import checkpoints
 from trainer.build import Training
@@ -42,13 +43,15 @@ class Watcher:
     """Who looks on while a fine-tune runs, what has been seen, and who may ask it to stop.
 
     ``validation_loss`` is called with the model in training; it returns the loss on the held-out
-    examples, or None where none are held out.
+    examples, or None where none are held out. ``best_is_lost`` says why the best weights, once
+    training was over, could not be taken; what is kept are the last ones then.
     """
 
     on_row: Callable[[dict[str, Any]], None]
     on_num_steps: Callable[[int], None]
     should_stop: Callable[[], bool]
     validation_loss: Callable[[Any], float | None]
+    on_phase: Callable[[Phase], None]
     validations: list[Validation] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
@@ -57,6 +60,12 @@ class Watcher:
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     ended: str = "all steps taken"
+    best_is_lost: str = ""
+
+    @property
+    def kept_step(self) -> int | None:
+        """After which step the weights were kept, None for the last."""
+        return None if self.best is None or self.best_is_lost else self.best.step
 
     @property
     def best(self) -> Validation | None:
@@ -90,6 +99,22 @@ class PlannedTrainer(transformers.Trainer):
         """Take a micro-step, and count its tokens."""
         self.watcher.num_tokens += inputs["input_ids"].numel()
         return super().training_step(model, inputs, *more)
+
+    def compute_loss(self, *of: Any, **how: Any) -> Any:
+        """Return the loss, and tell the phases that a shortage of memory may end."""
+        self.watcher.on_phase("forward")
+        loss = super().compute_loss(*of, **how)
+        self.watcher.on_phase("backward")
+        return loss
+
+    def _load_best_model(self) -> None:
+        """Take the best weights, unless a bad disk or somebody's hand has damaged them."""
+        best = Path(str(self.state.best_model_checkpoint))
+        wrong = checkpoints.damage(best)
+        if wrong:
+            self.watcher.best_is_lost = f"{best.name} had the best weights, but {wrong}"
+        else:
+            super()._load_best_model()
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the validation loss per learned token, and tell it."""
@@ -154,6 +179,9 @@ class _Callback(transformers.TrainerCallback):
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(args.device)
 
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.watcher.on_phase("optimizer")
+
     def on_step_end(self, args: Any, _state: Any, control: Any, **_: Any) -> None:
         if args.device.type == "cuda":
             torch.cuda.synchronize(args.device)
@@ -214,6 +242,7 @@ class _Callback(transformers.TrainerCallback):
     def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
+        checkpoints.to_disk(folder.parent / "metrics.jsonl")  # what a checkpoint goes on from
         checkpoints.seal(checkpoint)
         checkpoints.delete_old(folder, state.best_model_checkpoint)
         self.saved = time.monotonic()
@@ -221,6 +250,15 @@ class _Callback(transformers.TrainerCallback):
 
 def _finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def total_steps(plan: FineTunePlan, num_rows: int) -> int:
+    """Return how many optimizer steps a plan takes over so many rows."""
+    return math.ceil(plan.epochs * _steps_per_epoch(plan, num_rows))
+
+
+def _steps_per_epoch(plan: FineTunePlan, num_rows: int) -> int:
+    return math.ceil(num_rows / (plan.micro_batch_size * plan.gradient_accumulation_steps))
 
 
 def make_trainer(
@@ -247,9 +285,7 @@ def make_trainer(
         watcher: Is told of everything.
     """
     plan, schedule = training.plan, training.plan.schedule
-    per_step = plan.micro_batch_size * plan.gradient_accumulation_steps
-    steps_per_epoch = math.ceil(len(train_rows) / per_step)
-    interval = max(1, steps_per_epoch // schedule.evaluations_per_epoch)
+    interval = max(1, _steps_per_epoch(plan, len(train_rows)) // schedule.evaluations_per_epoch)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=plan.micro_batch_size,
