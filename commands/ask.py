@@ -13,6 +13,7 @@ from advisor.questions import Question, questions
 from estimator.documents import read_document, to_yaml, write_out
 from estimator.problems import InputError, Problem
 
+_NOTHING = "0"
 _KEYS = "b: back   empty: skip   ?: help   q: keep the answers and stop"
 
 
@@ -24,15 +25,17 @@ class _Stopped(Exception):
         super().__init__()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Draft:
     """The answers so far, in a file that each answer is written to at once.
 
-    ``is_named`` says that a person chose the file: it then stays when all is answered.
+    ``is_named`` says that a person chose the file: it then stays when all is answered, and must be
+    writable. Without it questions can still be asked: ``cannot_keep`` then says why.
     """
 
     path: Path
     is_named: bool
+    cannot_keep: str = ""
 
     def read(self) -> Answers | None:
         """Return the answers that are kept, None where there are none to go on with."""
@@ -44,10 +47,17 @@ class _Draft:
             return None
 
     def write(self, answers: Answers) -> None:
-        write_out(self.path, to_yaml(dict(answers)))
+        try:
+            write_out(self.path, to_yaml(dict(answers)))
+        except InputError as error:
+            if self.is_named:
+                raise
+            if not self.cannot_keep:
+                self.cannot_keep = str(error)
+                _say(f"The answers cannot be kept while you answer: {error}")
 
     def remove(self) -> None:
-        if not self.is_named:
+        if not self.is_named and not self.cannot_keep:
             self.path.unlink(missing_ok=True)
 
 
@@ -159,6 +169,8 @@ def _show(question: Question, answers: Answers, place: int) -> None:
     number = sum(one in relevant for one in questions()[: place + 1])
     lines = [f"\n{number}/{len(relevant)}  {question.text}", f"    {question.why}"]
     lines += [f"  {index:>2}  {label}" for index, (_, label) in enumerate(question.choices, 1)]
+    if question.many:
+        lines.append(f"  {_NOTHING:>2}  None of these")
     if question.id in answers:
         now = question.label(answers[question.id])
         lines.append(f"    answered: {now} (empty: leave it, -: take it back)")
@@ -178,6 +190,8 @@ def _help(question: Question) -> str:
 
 def _answer(typed: str, question: Question) -> str | list[str] | None:
     """Return what was typed as an answer, None where it is none."""
+    if question.many and typed == _NOTHING:
+        return []
     chosen = [_choice(word, question) for word in typed.replace(",", " ").split()]
     known = [value for value in chosen if value is not None]
     if not known or len(known) != len(chosen) or (len(known) > 1 and not question.many):
@@ -207,8 +221,8 @@ def _read() -> str:
 
 
 def _say_how_to_go_on(answers: Answers, draft: _Draft) -> None:
-    if not answers:
-        _say("\nNothing was answered, so nothing is kept.")
+    if not answers or draft.cannot_keep:
+        _say(f"\nNothing is kept: {draft.cannot_keep or 'nothing was answered.'}")
         return
     again = f"tuneplan advise --save {draft.path}" if draft.is_named else "tuneplan advise"
     _say(

@@ -117,6 +117,8 @@ def test_what_is_saved_gives_the_same_advice(tmp_path):
     asked = run("--save", str(path), typed="4\n4\n4\n1\n1\n" + "\n" * 30)
     assert asked == recommend(load_answers(path)).to_document() == run(str(path))
     assert asked["recommendation"]["strategy"] == "finetune"
+    run("--save", str(path), "--fresh", typed="0\n" + "\n" * 30)
+    assert load_answers(path) == {"gap": []}, "nothing is missing: an answer, not a skipped one"
 
 
 def printed(found) -> str:

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from advisor.answers import answered_share, open_questions, parse_answers, relevant_answers
 from advisor.data_signals import Example, suggest
+from advisor.hosted import hosted_offers
 from advisor.learn import find_topic, topics, topics_for
 from advisor.questions import questions
 from advisor.recommend import recommend
 from advisor.rules import knowledge_base
 from advisor.scenario import bundled_cases
 from advisor.scoring import applied, top_strategy
+from estimator import prices_hosted
 from estimator.plan import parse_plan
 from estimator.problems import InputError
 
@@ -119,6 +121,13 @@ def test_the_method_is_what_fits_by_the_estimate(plan, answers, method, said):
     for verdict in found.memory.verdicts if found.memory else ():
         needs_more = verdict.needed_bytes > verdict.gpu_memory_bytes
         assert needs_more == (verdict.fits == "no") == ("does not fit" in verdict.text)
+
+
+def test_the_hosts_end_dates_are_those_of_their_prices():
+    priced = {one.provider: one.new_jobs_until for one in prices_hosted.hosted_offers()}
+    both = [one for one in hosted_offers() if one.provider in priced]
+    assert {one.provider for one in both} >= {"OpenAI", "Cohere", "Azure"}
+    assert all(one.ends == priced[one.provider] for one in both)
 
 
 def test_the_ladder_goes_from_what_is_done_to_what_evidence_opens():
