@@ -10,6 +10,7 @@ from estimator.cost import (
     Number,
     Server,
     cached_tokens_usd,
+    first_token_seconds,
     gpus_needed,
 )
 from estimator.cost_ledger import Line
@@ -212,17 +213,16 @@ def own_serving(prompt: str, *extras: str, in_4_bits: bool = False, hosted: bool
     price = "hosted_serving_gpu_hour" if hosted else "serving_gpu_hour"
     prefix = "hosted" if hosted else "serving"
 
-    def amount(v: Known) -> Number:
+    def copy(v: Known) -> Server:
         stored = v["four_bit_bytes"] if in_4_bits else 2
-        weight_bytes = v["serving_parameters"] * stored
-        tokens = sum((v[one] for one in extras), v[prompt])
-        gpus = gpus_needed(
-            server(v, prefix, weight_bytes),
-            v["requests_per_month"],
-            tokens,
-            v["output_tokens"],
-            v["utilisation"],
-        )
+        return server(v, prefix, v["serving_parameters"] * stored)
+
+    def tokens(v: Known) -> Number:
+        return sum((v[one] for one in extras), v[prompt])
+
+    def amount(v: Known) -> Number:
+        requests, answer = v["requests_per_month"], v["output_tokens"]
+        gpus = gpus_needed(copy(v), requests, tokens(v), answer, v["utilisation"])
         return gpus * v[price] * HOURS_PER_MONTH
 
     return (
@@ -234,6 +234,13 @@ def own_serving(prompt: str, *extras: str, in_4_bits: bool = False, hosted: bool
             "round up(requests a month / (requests a second of a copy x utilisation x 2,628,000 "
             "s)), at least one copy",
             amount,
+        ),
+        Line(
+            "first_token",
+            "First token, on an idle GPU",
+            "seconds",
+            "2 x parameters x prompt / (compute share x peak) + what starting takes",
+            lambda v: first_token_seconds(copy(v), tokens(v), v["first_token_overhead"]),
         ),
     )
 

@@ -19,6 +19,7 @@ _ASSUMED = (
     "bandwidth_share",
     "compute_share",
     "max_sequences",
+    "first_token_overhead",
     "four_bit_bytes",
     "relabelled_share",
     "pretraining_mfu",

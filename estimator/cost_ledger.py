@@ -16,7 +16,7 @@ from estimator.cost import Number
 from estimator.records import Record
 
 Basis = Literal["quoted", "scenario", "answers", "plan", "measured", "formula", "assumed"]
-When = Literal["one_time", "monthly", "per_request", "days"]
+When = Literal["one_time", "monthly", "per_request", "days", "seconds"]
 
 _MICRO = Decimal("0.000001")
 
@@ -89,9 +89,9 @@ class Line:
     Attributes:
         name: Its key in the result.
         label: What it is for.
-        when: Paid once, every month, with every request; or no money but days.
+        when: Paid once, every month, with every request; or no money but days, or seconds.
         formula: The formula in words.
-        amount: The formula itself; US dollars (once, a month, a request) or days.
+        amount: The formula itself; US dollars (once, a month, a request), days or seconds.
     """
 
     name: str

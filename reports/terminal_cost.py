@@ -26,6 +26,7 @@ _WHEN = {
     "monthly": "a month",
     "per_request": "a month",
     "days": "days",
+    "seconds": "seconds",
 }
 
 
@@ -216,6 +217,8 @@ def _pairs(report: CostReport, strategy: str) -> list[RenderableType]:
 def _amount(item: LineItem) -> str:
     if item.usd is None:
         return UNKNOWN
+    if item.when == "seconds":
+        return f"{item.usd:.3f}"
     return f"{item.usd:,.1f}" if item.when == "days" else usd(item.usd)
 
 

@@ -85,6 +85,17 @@ def test_an_item_can_be_redone_by_hand_from_its_inputs(report: CostReport) -> No
     assert training.usd == pytest.approx(5 * hours * input_(report, "training_gpu_hour").mid)
 
 
+def test_the_first_token_of_a_served_model_takes_its_prompt_and_ten_milliseconds(
+    report: CostReport,
+) -> None:
+    lines = strategy(report, "open_model").lines
+    first = next(item for item in lines if item.name == "first_token")
+    parameters = input_(report, "serving_active_parameters").mid
+    peak = input_(report, "serving_gpu_flops").mid
+    by_hand = 2 * parameters * 1024 / (Decimal("0.6") * peak) + Decimal("0.01")
+    assert first.usd == pytest.approx(by_hand, abs=Decimal("0.000001"))
+
+
 def test_every_input_names_where_it_comes_from_and_a_price_its_day(report: CostReport) -> None:
     for one in report.inputs:
         assert one.source
