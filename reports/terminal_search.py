@@ -16,7 +16,7 @@ from rich.text import Text
 from reports.units import duration, number
 from trainer.requests import command_of
 from trainer.runs import Run
-from trainer.search_results import SearchKey, SearchRequest, SearchResult, Trial
+from trainer.search_results import ALL_DONE, SearchKey, SearchRequest, SearchResult, Trial
 
 _STATE_STYLES = {"completed": "green", "pruned": "dim", "failed": "red", "out_of_memory": "yellow"}
 _MOST_REASONS = 5
@@ -31,7 +31,8 @@ def outcome(run: Run) -> RenderableType:
     parts: list[RenderableType] = [head]
     if isinstance(result, SearchResult) and result.trials:
         parts.append(search(result, run))
-    if status.state in ("failed", "stopped") and not status.input_is_wrong:
+    all_done = isinstance(result, SearchResult) and result.ended == ALL_DONE
+    if status.state in ("failed", "stopped") and not status.input_is_wrong and not all_done:
         parts.append(Text(f"Go on with: tuneplan tune --resume {run.id}"))
     return Group(*parts)
 
@@ -47,20 +48,21 @@ def search(result: SearchResult, run: Run) -> RenderableType:
     if result.importance:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in result.importance.items())
         parts.append(Text(f"What made trials good (PED-ANOVA, of few trials): {shares}."))
-    parts += [Text(result.sentence, style="bold"), *(Text(f"Note: {one}") for one in result.notes)]
+    parts += [Text(f"Note: {one}") for one in result.notes]
     if result.best_plan:
+        parts.append(Text(result.sentence, style="bold"))
         parts += ["", *_best(result, run)]
     return Group(*parts)
 
 
 def _trials(result: SearchResult) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("trial", justify="right")
+    table.add_column("trial", justify="right", no_wrap=True)
     keys: list[SearchKey] = [one.key for one in result.searched]
     for key in keys:
         table.add_column(key.replace("_", " "), justify="right", no_wrap=True)
-    for heading in ("lowest validation loss", "validations", "took"):
-        table.add_column(heading, justify="right")
+    for heading in ("lowest loss", "took"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for trial in result.ranked():
         is_best = trial.number == result.best
@@ -68,7 +70,6 @@ def _trials(result: SearchResult) -> Table:
             str(trial.number),
             *(f"{trial.parameters[key]:g}" for key in keys),
             number(trial.validation_loss, 4),
-            str(len(trial.validations)),
             duration(trial.seconds),
             Text(
                 "best" if is_best else trial.state.replace("_", " "),

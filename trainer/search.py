@@ -5,10 +5,11 @@ This worker never imports torch and holds no device: its trials do, each in its 
 
 from __future__ import annotations
 
+import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from estimator.problems import InputError, Problem
@@ -19,15 +20,19 @@ from trainer.run_status import RunStatus
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
 from trainer.search_plan import differences, keep_best, write_best
-from trainer.search_results import Dimension, SearchRequest, SearchResult, Trial
+from trainer.search_results import (
+    ALL_DONE,
+    STOPPED,
+    Dimension,
+    SearchRequest,
+    SearchResult,
+    Trial,
+)
 from trainer.search_space import plan_with
 from trainer.search_trials import Ending
 
 if TYPE_CHECKING:
     import optuna
-
-ALL_DONE = "all trials done"
-STOPPED = "stopped on request"
 
 
 class _Stopped(Exception):
@@ -189,14 +194,14 @@ class _Search:
 
     def _tell(self, number: int, status: RunStatus) -> None:
         done = search_study.trials_of(self.study)
-        at = status.activity.split(",")[0] if status.state == "running" else status.activity
+        at = re.split("[,:]", status.activity)[0] if status.state == "running" else status.activity
         parts = [f"trial {number} of {self.num_trials}: {at}"]
         if self.best:
             parts.append(f"best {_loss(self.best):.3f} (trial {self.best.number})")
         if done:
             each = statistics.median(one.seconds for one in done)
             left = each * (self.num_trials - len(done)) - min(status.seconds, each)
-            parts.append(f"about {timedelta(seconds=round(left))} left")
+            parts.append(f"about {math.ceil(left / 60)} min left")
         text = "; ".join(parts)
         self.writer.status(step=len(done), num_steps=self.num_trials, activity=text)
 

@@ -15,6 +15,9 @@ SearchKey = Literal["learning_rate", "adapter.r", "epochs"]
 TrialState = Literal["completed", "pruned", "failed", "out_of_memory"]
 Parameters = dict[SearchKey, float]
 
+ALL_DONE = "all trials done"
+STOPPED = "stopped on request"
+
 
 class Dimension(Record):
     """What one key may be: one of ``values``, or where there are none from ``low`` to ``high``.
@@ -26,10 +29,6 @@ class Dimension(Record):
     values: tuple[float, ...] = ()
     low: float = 0
     high: float = 0
-
-    def holds(self, value: float) -> bool:
-        """Return whether a value is among those searched."""
-        return value in self.values if self.values else self.low <= value <= self.high
 
 
 class SearchRequest(Record):

@@ -103,17 +103,26 @@ def plan_with(plan: FineTunePlan, parameters: Parameters) -> FineTunePlan:
     return plan.changed(**document)
 
 
-def own_parameters(plan: FineTunePlan, space: Iterable[Dimension]) -> Parameters | None:
-    """Return what the plan itself has of what is searched; None where that lies outside."""
+def own_parameters(plan: FineTunePlan, space: Iterable[Dimension]) -> Parameters:
+    """Return the plan's own settings, or what is searched that lies nearest to them."""
     own: Parameters = {
         "learning_rate": _rate(plan),
         "adapter.r": float(plan.adapter.r),
         "epochs": plan.epochs,
     }
-    dimensions = list(space)
-    if not all(one.holds(own[one.key]) for one in dimensions):
-        return None
-    return {one.key: own[one.key] for one in dimensions}
+    return {one.key: _nearest(one, own[one.key]) for one in space}
+
+
+def is_own(plan: FineTunePlan, parameters: Parameters) -> bool:
+    """Return whether settings are the plan's own."""
+    return plan_with(plan, parameters) == plan_with(plan, {"learning_rate": _rate(plan)})
+
+
+def _nearest(dimension: Dimension, value: float) -> float:
+    if dimension.values:
+        return min(dimension.values, key=lambda one: abs(math.log(one / value)))
+    inside = min(max(value, dimension.low), dimension.high)
+    return float(math.floor(inside)) if dimension.key == "epochs" else inside
 
 
 def combinations(space: Iterable[Dimension]) -> list[Parameters] | None:

@@ -43,8 +43,8 @@ _READY = "searched"
 def open_study(folder: Path, request: SearchRequest, searched: Sequence[Dimension]) -> optuna.Study:
     """Return the study of a search, with everything tried so far; begin it where there is none.
 
-    The plan's own settings are tried first, so that it shows what the search gained. Where only
-    lists are searched, all their combinations follow in random order, each once.
+    The plan's own settings, or the nearest, are tried first, so that it shows what the search
+    gained. Where only lists are searched, their combinations follow in random order, each once.
 
     Args:
         folder: The run's.
@@ -60,7 +60,7 @@ def open_study(folder: Path, request: SearchRequest, searched: Sequence[Dimensio
     finite = combinations(searched)
     if finite is not None:
         random.Random(request.seed).shuffle(finite)
-    for parameters in ([own] if own else []) + [one for one in finite or () if one != own]:
+    for parameters in [own, *(one for one in finite or () if one != own)]:
         study.enqueue_trial(_asked(parameters, searched))
     study.set_user_attr(_READY, json.dumps([one.to_document() for one in searched]))
     return study

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from trainer.evaluation_results import Evaluation
 from trainer.paired_change import CONFIDENCE, paired_change
 from trainer.search_results import Dimension, SearchResult, Trial
-from trainer.search_space import DECADES, own_parameters
+from trainer.search_space import DECADES, is_own, own_parameters
 
 FEW_EXAMPLES = 20
 """Held-out examples below which another set of them might well choose another trial."""
@@ -62,14 +62,15 @@ def _sentences(
 
 def _against_own(result: SearchResult, best: Trial, completed: Sequence[Trial]) -> str:
     own = own_parameters(result.plan, result.searched)
-    if own is None:
-        return "The given plan lies outside what was searched, and was not tried."
+    name = "The plan's own settings"
+    if not is_own(result.plan, own):
+        name = "The settings searched that are nearest the plan's own"
     if best.parameters == own:
-        return "It is the plan as it was given."
+        return f"{name} are the best."
     given = next((one for one in completed if one.parameters == own), None)
     if given is None:
-        return "The plan as it was given was not completed."
-    return f"The plan as it was given has {_loss(given)} (trial {given.number})."
+        return f"{name} were not completed."
+    return f"{name} have {_loss(given)} (trial {given.number})."
 
 
 def _against_next(best: Trial, other: Trial, evaluations: dict[int, Evaluation]) -> str:
