@@ -97,20 +97,22 @@ def _ended_run(name: str, plan: Path | None, overrides: list[str] | None, data: 
         InputError: A plan or data beside it say something else.
     """
     from estimator.plan import load_plan
+    from trainer.requests import anywhere
     from trainer.runs import find_run
 
     run = find_run(name)
     request = run.request()
-    problems = []
+    problems: list[Problem] = []
+    given = request.model_copy(update={"data_path": data})
     if plan is not None:
-        given = load_plan(plan, overrides or ())
+        given = anywhere(given.model_copy(update={"plan": load_plan(plan, overrides or ())}))
         problems += [
             Problem(f"{plan}: {key}", f"is {theirs!r}, and the run has {ours!r}", fix=_FIX)
-            for key, ours, theirs in _differences(request.plan, given)
+            for key, ours, theirs in _differences(request.plan, given.plan)
         ]
     elif overrides:
         problems.append(Problem("--set", "changes the plan of a run that has begun", fix=_FIX))
-    if data is not None and data != request.data_path:
+    if data is not None and anywhere(given).data_path != request.data_path:
         problems.append(Problem("--data", f"the run has {request.data_path!r}", fix=_FIX))
     if problems:
         raise InputError(problems)
@@ -121,6 +123,6 @@ _FIX = "leave it out, or start a new run without --resume"
 
 
 def _differences(ours: FineTunePlan, theirs: FineTunePlan) -> list[tuple[str, Any, Any]]:
-    """The keys in which two plans differ, leaving out where their files lie."""
+    """The keys in which two plans differ."""
     left, right = ours.to_document(), theirs.to_document()
     return [(key, left[key], right[key]) for key in left if left[key] != right[key]]

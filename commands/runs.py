@@ -37,8 +37,14 @@ def show_(run: RunName, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def stop(run: RunName, as_json: AsJson = False) -> None:
-    """Stop a run at the end of its step; by force if it does not listen."""
+def stop(
+    run: RunName,
+    now: Annotated[
+        bool, typer.Option("--now", help="End it by force; a checkpoint is what is left of it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a run at the end of its step; a probe by force if it does not listen."""
     from rich.text import Text
 
     from trainer import launch
@@ -46,12 +52,14 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
 
     found = find_run(run)
     was_over = found.status().is_final
-    status = launch.stop(found)
+    status = launch.stop(found, now=now)
     document = {"id": found.id, **status.model_dump(mode="json")}
     sentence = f"{found.id}: {'already ' if was_over else ''}{status.state}. {status.reason}"
     if not status.is_final:
-        where = "still going" if status.is_ours else f"on {status.host}"
+        where = f"still at: {status.activity}" if status.is_ours else f"on {status.host}"
         sentence += f"It was asked to stop; its worker is {where}."
+        if status.is_ours:
+            sentence += f" `tuneplan runs stop {found.id} --now` ends it by force."
     show(document, lambda: Text(sentence.rstrip()), as_json)
     if not status.is_final:
         raise typer.Exit(1)

@@ -143,6 +143,8 @@ def _watched(run: Run, request: Request) -> Outcome:
             launch.wait(run, show)
         except KeyboardInterrupt:
             progress("stopping at the end of the step")
-            progress.note(f"{run.id}: {launch.stop(run).state}; see `tuneplan runs show {run.id}`")
+            status = launch.stop(run)
+            state = status.state if status.is_final else f"asked to stop, at: {status.activity}"
+            progress.note(f"{run.id}: {state}; see `tuneplan runs show {run.id}`")
             raise
     return Outcome.of(run)

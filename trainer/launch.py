@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from filelock import FileLock
 from pydantic import ValidationError
 
 from estimator.estimate import MemoryEstimate
@@ -28,7 +29,7 @@ from trainer.finetune_inputs import finetune_problems
 from trainer.machine import describe_machine
 from trainer.probe_inputs import input_problems
 from trainer.redact import refuse_secrets
-from trainer.requests import Request
+from trainer.requests import Request, anywhere
 from trainer.results import ProbeRequest
 from trainer.run_status import RunStatus
 from trainer.run_writer import again, create_run, record_worker
@@ -69,6 +70,8 @@ def start(request: Request, *, module: str = "trainer.worker") -> Run:
             be written; nothing is left behind.
     """
     _check(request)
+    if not isinstance(request, ProbeRequest):  # it may be taken up again from another folder
+        request = anywhere(request)
     run = create_run(request)
     try:
         _start_worker(run, request, module)
@@ -86,19 +89,21 @@ def resume(run: Run, *, module: str = "trainer.worker") -> Run:
     Raises:
         InputError: It is neither, is still going on, or has nothing left to do.
     """
-    request, status = run.request(), run.status()
+    request = run.request()
     where = f"run {run.id}"
     if isinstance(request, ProbeRequest):
         what = f"is a {request.kind}, which cannot be taken up again"
         raise InputError(Problem(where, what, "a fine-tune or a search", "start a new one"))
-    if not status.is_final:
-        fix = f"see `tuneplan runs show {run.id}`"
-        raise InputError(Problem(where, f"is {status.state}", "a run that has ended", fix))
-    if status.state == "finished":
-        raise InputError(Problem(where, "is finished: there is nothing left to do"))
-    _check(request)
-    again(run)
-    _start_worker(run, request, module)
+    with FileLock(run.folder / ".resume"):  # of two at once, one finds it taken up already
+        status = run.status()
+        if not status.is_final:
+            fix = f"see `tuneplan runs show {run.id}`"
+            raise InputError(Problem(where, f"is {status.state}", "a run that has ended", fix))
+        if status.state == "finished":
+            raise InputError(Problem(where, "is finished: there is nothing left to do"))
+        _check(request)
+        again(run)
+        _start_worker(run, request, module)
     return run
 
 
@@ -161,19 +166,24 @@ def _check(request: Request) -> None:
         raise InputError(problems)
 
 
-def stop(run: Run, *, grace_seconds: float = 30) -> RunStatus:
-    """Stop a run and return how it ended.
+def stop(run: Run, *, grace_seconds: float = 30, now: bool = False) -> RunStatus:
+    """Stop a run and return how it ended, or how it goes where it is still at its step.
 
-    The worker is asked to stop at the end of its step; one that has not done so within the
-    grace period is ended by force.
+    The worker is asked to stop at the end of its step. A probe that has not done so within the
+    grace period is ended by force. Others are left to it: what they have learned would be lost.
+
+    Args:
+        run: What to stop.
+        grace_seconds: How long to wait for it.
+        now: End whatever it is by force, without waiting.
     """
     status = run.status()
     if status.is_final:
         return status
     run.request_stop()
-    status = _wait_for_end(run, grace_seconds)
+    status = _wait_for_end(run, 0 if now else grace_seconds)
     worker = None if status.is_final else status.worker()
-    if worker is None:
+    if worker is None or not (now or status.kind == "probe"):
         return status
     for end in (worker.terminate, worker.kill):
         try:

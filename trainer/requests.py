@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Discriminator, RootModel, Tag
 
+from estimator.documents import is_there
 from trainer.finetune_results import FineTuneRequest, FineTuneResult
 from trainer.results import ProbeRequest, ProbeResult
 from trainer.search_results import SearchRequest, SearchResult
@@ -43,6 +45,23 @@ class ResultFile(RootModel[Any]):
     ]
 
 
+def anywhere(request: Request) -> Request:
+    """Return a request that means the same in any folder: with the full paths of its files.
+
+    What is no file or folder here stays: an id on the Hub, or of a bundled model.
+    """
+    plan = request.plan
+    plan = plan.changed(model=_full_path(plan.model), data={"path": _full_path(plan.data.path)})
+    changes: dict[str, Any] = {"plan": plan, "data_path": _full_path(request.data_path)}
+    if not isinstance(request, ProbeRequest):
+        changes["validation_path"] = _full_path(request.validation_path)
+    return request.model_copy(update=changes)
+
+
+def _full_path(name: str | None) -> str | None:
+    return str(Path(name).absolute()) if name and is_there(Path(name)) else name
+
+
 def command_of(request: Request, plan_path: str) -> list[str]:
     """Return the words of the terminal command that asks for the same.
 
@@ -61,9 +80,11 @@ def command_of(request: Request, plan_path: str) -> list[str]:
     if request.device != "auto":
         words += ["--device", request.device]
     if request.memory_limit_gib is not None:
-        words += ["--memory-limit", f"{request.memory_limit_gib:g}"]
+        words += ["--memory-limit", str(request.memory_limit_gib)]
+    words += ["--trust-remote-code"] * request.trust_remote_code
     if isinstance(request, FineTuneRequest) and request.push_to_hub:
         words += ["--push-to-hub", request.push_to_hub]
+        words += ["--public"] * request.public
     if isinstance(request, SearchRequest):
         words += ["--trials", str(request.num_trials), "--seed", str(request.seed)]
         words += [word for one in request.searched for word in ("--search", typed(one))]
