@@ -112,6 +112,14 @@ def test_what_would_change_names_the_strategy_of_each_changed_answer(answers, qu
         assert listed[0].from_ == parse_answers(answers).get(question.id)
 
 
+@pytest.mark.parametrize("gap", [[], ["format"]])
+def test_nothing_is_trained_for_that_is_not_missing(gap):
+    eager = {"tried": "exhausted", "examples": "5k_100k", "task": "stable"}
+    answers = case("brand's voice") | eager | {"gap": gap}
+    assert recommend(answers).recommendation.strategy == "prompt"
+    assert recommend(answers | {"gap": [*gap, "style"]}).recommendation.strategy == "finetune"
+
+
 def test_no_answers_at_all_give_advice_that_says_how_little_it_knows():
     advice = recommend({})
     assert advice.answered == 0
