@@ -16,6 +16,9 @@ SAMPLE = 500
 """At most so many examples, spread evenly, are read closely: a share is then known to about 4
 points (two standard errors of a share of one half)."""
 
+LABEL_WORDS = 3
+"""Answers of so many words or fewer are labels: they state nothing of their own."""
+
 FEW = 10
 """Below so many examples a share says too little to suggest anything from it."""
 
@@ -79,7 +82,7 @@ def _spread(examples: Sequence[Example]) -> list[Example]:
 
 def _amount(examples: Sequence[Example]) -> Iterator[Suggestion]:
     number = len(examples)
-    steps = {100_000: "gt100k", 5_000: "5k_100k", 500: "500_4999", 50: "50_499", 1: "1_49"}
+    steps = {100_001: "gt100k", 5_000: "5k_100k", 500: "500_4999", 50: "50_499", 1: "1_49"}
     for least, answer in steps.items():
         if number >= least:
             yield Suggestion(
@@ -116,8 +119,11 @@ def _facts(examples: Sequence[Example]) -> Iterator[Suggestion]:
     elif share > 0.1:
         why = "More than a tenth: too many to be slips of the extraction, too few to be all."
         yield _suggestion("facts not in the input", "ext", "some", evidence, share, 0.1, why)
-    else:
-        why = "At most a tenth, which slips of the extraction can explain."
+    if share > 0.1:
+        return
+    held = measure.held_share([(one.prompt, one.completion) for one in examples])
+    if held > 0.5 or measure.mean_words([one.completion for one in examples]) <= LABEL_WORDS:
+        why = "At most a tenth, and the answers are labels or made of words from their inputs."
         yield _suggestion("facts not in the input", "ext", "none", evidence, share, 0.1, why)
 
 
@@ -153,7 +159,7 @@ def _novelty(examples: Sequence[Example]) -> Iterator[Suggestion]:
             "Above three words in ten each answer brings content of its own, which training on "
             "the other examples cannot teach.",
         )
-    elif share < 0.05 and measure.mean_words([one.completion for one in examples]) > 3:
+    elif share < 0.05 and measure.mean_words([one.completion for one in examples]) > LABEL_WORDS:
         yield _suggestion(
             "novelty",
             "gap",
@@ -180,7 +186,7 @@ def _shape(examples: Sequence[Example]) -> Iterator[Suggestion]:
             )
     distinct = {measure.normalised(one.completion) for one in examples}
     repeats = len(examples) / len(distinct)
-    if repeats >= 5 and measure.mean_words(list(distinct)) <= 3:
+    if repeats >= 5 and measure.mean_words(list(distinct)) <= LABEL_WORDS:
         yield _suggestion(
             "output shape",
             "query",

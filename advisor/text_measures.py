@@ -54,6 +54,17 @@ def copied_share(prompt: str, completion: str) -> float:
     return match.size / len(answer)
 
 
+def held_share(pairs: Sequence[tuple[str, str]]) -> float:
+    """Return the share of the answers' words that their own inputs hold, 0 to 1.
+
+    Args:
+        pairs: Inputs and answers.
+    """
+    answers = [(set(words(prompt)), words(completion)) for prompt, completion in pairs]
+    held = sum(word in prompt for prompt, answer in answers for word in answer)
+    return held / max(1, sum(len(answer) for _, answer in answers))
+
+
 def shape(text: str) -> str:
     """Return what a text is: JSON, list, or text."""
     stripped = text.strip()

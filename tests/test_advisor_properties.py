@@ -187,6 +187,7 @@ def test_facts_that_no_input_holds_suggest_outside_knowledge():
     ]
     found = suggested(bare)
     assert "core" in found["ext"]
+    assert "none" not in found["ext"]
     assert "facts" in found["gap"]
     given = [Example(f"{one.prompt} {one.completion}", one.completion) for one in bare]
     found = suggested(given)
@@ -215,6 +216,17 @@ def test_what_the_model_answers_today_shows_shape_length_and_facts():
     assert (broken.answer, broken.value, broken.agrees) == ("format", 1.0, True)
     good = [Example(one.prompt, one.completion, one.completion) for one in rows]
     assert not [one for one in suggest(good, {}) if one.signal in ("broken shape", "output length")]
+
+
+def test_answers_of_their_own_words_suggest_content_and_fixed_ones_a_behaviour():
+    words = [f"w{n:03d}" for n in range(400)]
+    own = [Example(f"Question {n}?", " ".join(words[n * 8 : n * 8 + 8])) for n in range(20)]
+    assert "facts" in suggested(own)["gap"]
+    fixed = [
+        Example(f"Complaint {n}", "We are sorry to hear that, and will help.") for n in range(20)
+    ]
+    assert suggested(fixed)["gap"] == {"style"}
+    assert "ext" not in suggested(fixed), "it shows nothing about knowledge"
 
 
 def test_a_handful_of_examples_suggests_nothing_but_its_number():
