@@ -10,7 +10,7 @@ from collections.abc import Callable
 import psutil
 from pydantic import ValidationError
 
-from estimator.estimate import CONTEXT_ASSUMED_BYTES, Device
+from estimator.estimate import CONTEXT_ASSUMED_BYTES, Device, MemoryEstimate
 from estimator.gpus import GIB
 from estimator.plan import FineTunePlan
 from estimator.reader import Confirm, Reader
@@ -23,8 +23,8 @@ from trainer.results import BatchSearch, BatchTry, ProbeRequest
 _MOST = 1_000_000
 """The largest micro-batch that a plan can have."""
 
-_MAX_DRY_RUNS = 3
-"""For the prediction, where the formula does not hold: it only says where to begin."""
+_MAX_DRY_RUNS = 4
+"""For the prediction, guided by the formula where it holds: it only says where to begin."""
 
 _POLL_SECONDS = 0.1
 
@@ -44,7 +44,7 @@ def find_batch(
 
     Args:
         request: The plan, its other keys as they stay, the device and the memory limit.
-        confirm: Makes a dry run where the formula does not hold.
+        confirm: Makes a dry run, for the prediction.
         on_activity: Told of each try.
         should_stop: Asked all the while.
         module: The Python module that makes one try.
@@ -114,15 +114,21 @@ def _predicted(request: ProbeRequest, confirm: Confirm) -> int | None:
         capacity = (available if limit is None else min(available, limit)) - CPU_OVERHEAD_BYTES
     reader = Reader(confirm=confirm, device=kind, dry_runs_left=_MAX_DRY_RUNS)
 
-    def need_bytes(size: int) -> int | None:
-        plan: FineTunePlan = request.plan.changed(micro_batch_size=size)
-        estimate = reader.read(plan)
+    def needs(read: Callable[[FineTunePlan], MemoryEstimate | None], size: int) -> int | None:
+        estimate = read(request.plan.changed(micro_batch_size=size))
         if estimate is None:
             return None
         return estimate.smallest_need_bytes if gpus else estimate.peak_allocated_bytes
 
-    first = request.plan.micro_batch_size
-    return largest_that_fits(need_bytes, capacity, most=_MOST, first=first).value
+    has_formula = reader.formula(request.plan) is not None
+    return largest_that_fits(
+        lambda size: needs(reader.dry_run, size),
+        capacity,
+        most=_MOST,
+        first=request.plan.micro_batch_size,
+        expected_bytes=(lambda size: needs(reader.formula, size)) if has_formula else None,
+        max_readings=_MAX_DRY_RUNS,
+    ).value
 
 
 def _said(tries: list[BatchTry]) -> str:

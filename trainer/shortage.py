@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import torch
 
-from estimator.changes import Training
+from estimator.changes import Training, with_keys
 from estimator.estimate import Device, MemoryEstimate
 from estimator.fit import WeighedChange, changes_that_fit, stack_changes
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
-from estimator.reader import Confirm, NotConfirmed, Reader
+from estimator.reader import Confirm, NotConfirmed, Reader, fits_in
 from trainer.device import gpu_uuid
 from trainer.dryrun import dry_run
 from trainer.gpu_meter import gpu_holders
@@ -55,10 +55,29 @@ def _changes(plan: FineTunePlan, capacity_bytes: int, *, on_cuda: bool) -> tuple
     kind: Device = "cuda" if on_cuda else "cpu"
     reader = Reader(confirm=confirming(kind), device=kind, dry_runs_left=MAX_DRY_RUNS)
     single = changes_that_fit(plan, capacity_bytes, device=kind, reader=reader)
-    if single:
-        return tuple(map(_change, single))
+    confirmed = [
+        one for change in single if (one := _confirmed(change, plan, capacity_bytes, kind))
+    ]
+    if confirmed:
+        return tuple(map(_change, confirmed))
     stack = stack_changes(plan, capacity_bytes, reader)
     return (_together(stack),) if stack and stack[-1].fits == "yes" else ()
+
+
+def _confirmed(
+    change: WeighedChange, plan: FineTunePlan, capacity_bytes: int, kind: Device
+) -> WeighedChange | None:
+    """Return a change with the dry run's peak, None where by the dry run it does not fit."""
+    if change.basis == "dry-run":
+        return change
+    reader = Reader(confirm=confirming(kind), device=kind, dry_runs_left=1)
+    found = reader.dry_run(with_keys(plan, change.keys))
+    if found is None:
+        return change
+    if fits_in(found, capacity_bytes) != "yes":
+        return None
+    peak = {"basis": found.basis, "peak_allocated_bytes": found.peak_allocated_bytes}
+    return change.model_copy(update=peak)
 
 
 def _change(weighed: WeighedChange) -> Change:
