@@ -25,8 +25,9 @@ def tune(
         typer.Option("--validation", metavar="FILE", help="Hold this out, not a part of the data."),
     ] = None,
     trials: Annotated[
-        int, typer.Option("--trials", min=1, max=10_000, help="Fine-tunes to try.")
-    ] = 10,
+        int | None,
+        typer.Option("--trials", min=1, max=10_000, help="Fine-tunes to try; 10 if left out."),
+    ] = None,
     search: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +71,7 @@ def tune(
     from reports import terminal_search
 
     if resume:
-        given = [plan, data, validation, search, hours, seed, write, in_place, overrides]
+        given = [plan, data, validation, trials, search, hours, seed, write, in_place, overrides]
         outcome = resume_run(_ended_search(resume, has_more=any(given)))
     else:
         _check_places(plan, overrides, write, in_place=in_place)
@@ -80,7 +81,7 @@ def tune(
                 overrides,
                 search,
                 seed=seed,
-                num_trials=trials,
+                num_trials=trials or 10,
                 data_path=data,
                 validation_path=validation,
                 timeout_hours=hours,

@@ -225,4 +225,4 @@ def _rounded(rate: float) -> float:
 
 
 def _whole(value: float) -> float | int:
-    return int(value) if value.is_integer() else value
+    return int(value) if value == int(value) else value
