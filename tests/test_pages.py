@@ -9,6 +9,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from estimator.plan import FineTunePlan, parse_plan
+from trainer.data_summary import DataSummary
+from trainer.evaluation_results import Comparison, Evaluation
+from trainer.finetune_results import FineTuneRequest, FineTuneResult
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
 from trainer.run_writer import RunWriter, create_run
 from trainer.runs import Run
@@ -313,6 +316,61 @@ class TestProve:
         text = shown(open_page("prove", run=run.id))
         assert "Out of memory in the backward phase" in text
         assert "1.0 GiB more, with 15.0 GiB of 16.0 GiB in use" in text
+
+    def test_a_fine_tune_shows_whether_it_helped_and_where_its_model_is(self, open_page):
+        run = create_run(FineTuneRequest(plan=tiny_plan(), data_path="x.jsonl"))
+        writer = RunWriter(run.folder)
+        writer.metric({"step": 1, "loss": 4.5, "peak_allocated_bytes": None})
+        writer.metric({"step": 1, "validation_loss": 4.2})
+        before = Evaluation(validation_loss=4.6, perplexity=99.5, seconds=1, seed=0)
+        after = Evaluation(validation_loss=4.2, perplexity=66.7, seconds=1, seed=0)
+        comparison = Comparison(
+            before=before,
+            after=after,
+            verdict="learned",
+            sentence="It learned <b>much</b>.",
+            validation_change=None,
+            general_change=None,
+        )
+        data = DataSummary(
+            name="x.jsonl",
+            format="text",
+            template=None,
+            num_examples=20,
+            num_train=18,
+            num_validation=2,
+            num_train_rows=18,
+            num_validation_rows=2,
+            num_tokens=900,
+            num_learned_tokens=900,
+            num_truncated=3,
+            num_tokens_cut=40,
+            left_out={},
+            longest_example_tokens=120,
+            longest_example="x.jsonl: line 7",
+            fingerprint="0" * 64,
+        )
+        writer.result(
+            FineTuneResult(
+                plan=run.request().plan,
+                device="cpu",
+                device_name="CPU",
+                data=data,
+                learning_rate=1e-3,
+                total_steps=1,
+                num_steps=1,
+                ended="all steps taken",
+                comparison=comparison,
+                saved="adapter",
+            )
+        )
+        writer.status(state="finished", step=1, num_steps=1)
+        text = shown(open_page("prove", run=run.id))
+        assert "Did it help?" in text
+        assert "It learned <b>much</b>." in text  # shown as it is written
+        assert "3 examples are longer than seq" in text
+        assert str(run.folder / "model") in text
+        assert run.id in shown(open_page("runs"))
 
 
 class TestRuns:

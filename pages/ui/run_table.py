@@ -12,6 +12,7 @@ from pages.ui.navigation import PROVE
 from pages.ui.show import method_name, plain
 from reports.units import duration, gib
 from trainer.launch import stop
+from trainer.results import ProbeResult
 from trainer.run_status import RunStatus
 from trainer.runs import Run
 
@@ -69,4 +70,5 @@ def _measured_peak(run: Run) -> str:
         result = run.result()
     except InputError:
         return ""
-    return gib(result.measured.peak_allocated_bytes) if result and result.measured else ""
+    measured = result.measured if isinstance(result, ProbeResult) else None
+    return gib(measured.peak_allocated_bytes) if measured else ""

@@ -9,9 +9,11 @@ import streamlit as st
 
 from estimator.problems import InputError
 from pages.ui import charts, show
+from pages.ui.finetune_view import show_finetune
 from pages.ui.probe_view import show_probe
 from pages.ui.run_table import state_badge
-from reports.units import GIB, MIB, duration, gib, number
+from reports.units import GIB, MIB, duration, number
+from trainer.finetune_results import FineTuneResult
 from trainer.launch import stop
 from trainer.results import ProbeResult
 from trainer.runs import Run
@@ -52,29 +54,32 @@ def _progress(run: Run, live: bool) -> None:
 
 
 def _curves(rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    steps = [row["step"] for row in rows]
-    losses = [row["loss"] for row in rows]
-    peaks = [row["peak_allocated_bytes"] for row in rows]
-    unit, unit_bytes = ("GiB", GIB) if max(peaks) > GIB // 10 else ("MiB", MIB)
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    held_out = {row["step"]: row["validation_loss"] for row in rows if "validation_loss" in row}
+    peaks = {row["step"]: size for row in rows if (size := row.get("peak_allocated_bytes"))}
     left, right = st.columns(2)
-    with left:
-        st.markdown("**Loss**")
-        st.plotly_chart(
-            charts.curve(steps, losses, "loss"),
-            key="loss",
-            config=charts.CONFIG,
-            alt=f"Loss over {len(steps)} steps, from {number(losses[0])} to {number(losses[-1])}.",
-        )
-    with right:
-        st.markdown("**Peak allocated memory**, measured")
-        st.plotly_chart(
-            charts.curve(steps, [peak / unit_bytes for peak in peaks], unit),
-            key="memory",
-            config=charts.CONFIG,
-            alt=f"Peak memory of {len(steps)} steps, at most {gib(max(peaks))}.",
-        )
+    if losses:
+        with left:
+            _curve("**Loss**", losses, "loss")
+    if held_out:
+        with right:
+            _curve("**Validation loss**", held_out, "validation loss")
+    if peaks:
+        unit, unit_bytes = ("GiB", GIB) if max(peaks.values()) > GIB // 10 else ("MiB", MIB)
+        sizes = {step: peak / unit_bytes for step, peak in peaks.items()}
+        with right:
+            _curve("**Peak allocated memory**, measured", sizes, unit)
+
+
+def _curve(title: str, values: dict[int, float | None], unit: str) -> None:
+    steps, sizes = list(values), list(values.values())
+    st.markdown(title)
+    st.plotly_chart(
+        charts.curve(steps, sizes, unit),
+        key=title,
+        config=charts.CONFIG,
+        alt=f"{unit} over {len(steps)} steps, from {number(sizes[0])} to {number(sizes[-1])}.",
+    )
 
 
 def _show_result(run: Run) -> None:
@@ -88,3 +93,5 @@ def _show_result(run: Run) -> None:
         return
     if isinstance(result, ProbeResult):
         show_probe(run, result)
+    elif isinstance(result, FineTuneResult):
+        show_finetune(run, result)
