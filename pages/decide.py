@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from advisor.answers import Answers
@@ -9,12 +11,13 @@ from advisor.learn import topics_for
 from advisor.recommend import recommend
 from advisor.recommendation import Confidence, GateFound, Ranked, Reason, Recommendation
 from advisor.rules import knowledge_base
+from estimator.plan import parse_plan
 from pages.ui import charts, show
 from pages.ui.ladder import show_ladder
 from pages.ui.learn_links import learn_links
 from pages.ui.navigation import ESTIMATE, ensure_routed
 from pages.ui.questionnaire import ask, example_picker
-from pages.ui.state import carry_method
+from pages.ui.state import carried, carry_method
 
 ensure_routed()
 
@@ -22,9 +25,9 @@ _GATE_WORDS = {"block": "Rules out", "prerequisite": "First", "note": "Good to k
 
 
 @st.cache_data(ttl=3600, max_entries=256, show_spinner=False)
-def advice(answers: Answers) -> Recommendation:
-    """Return the advice for some answers."""
-    return recommend(answers)
+def advice(answers: Answers, plan: dict[str, Any] | None) -> Recommendation:
+    """Return the advice for some answers, and for a plan as a document where there is one."""
+    return recommend(answers, parse_plan(plan) if plan else None)
 
 
 def page() -> None:
@@ -36,7 +39,8 @@ def page() -> None:
     with form:
         answers = ask()
     with result:
-        show_advice(advice(answers))
+        plan = carried().plan
+        show_advice(advice(answers, plan.to_document() if plan else None))
 
 
 def show_advice(found: Recommendation) -> None:

@@ -8,6 +8,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from advisor.learn import topics
+from estimator.plan import parse_plan
+from pages.ui.state import Carried
 
 PROJECT = Path(__file__).parents[1]
 
@@ -53,3 +55,14 @@ def test_decide_hides_what_is_beside_the_point_and_links_to_the_words(script):
         f"answer_{one}" for one in ("volatility", "corpus", "citations", "acl", "halluc")
     }
     assert any(one.label.startswith("What is prompt engineering") for one in app.page_link)
+
+
+def test_the_plan_that_is_carried_decides_the_method(script):
+    app = opened(script, "decide")
+    app.button[0].click().run()  # loads the first example, which is for a consumer's GPU
+    assert "with QLoRA" in app.subheader[0].value
+    plan = parse_plan({"model": "meta-llama/Llama-2-7b-hf", "method": "lora", "gpu": "RTX 4090"})
+    app.session_state["carried"] = Carried(plan=plan)
+    app.run()
+    assert "with LoRA" in app.subheader[0].value
+    assert any("own plan" in one.value for one in app.markdown)
