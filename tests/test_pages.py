@@ -257,7 +257,7 @@ class TestProve:
         app.session_state["data_source"] = "A file on this machine"
         app.run()
         app.text_input(key="data_path").set_value("/data/my file.jsonl").run()
-        command = "--steps 9 --data '/data/my file.jsonl' --device cpu"
+        command = "--data '/data/my file.jsonl' --steps 9 --device cpu"
         assert command in shown(app)
 
     def test_a_broken_plan_is_a_list_of_problems(self, open_page):

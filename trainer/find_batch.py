@@ -17,7 +17,6 @@ from estimator.reader import Confirm, Reader
 from estimator.search import largest_that_fits
 from trainer.launch import worker_command, worker_environment
 from trainer.machine import describe_machine
-from trainer.probe_inputs import CPU_OVERHEAD_BYTES
 from trainer.results import BatchSearch, BatchTry, ProbeRequest
 
 _MOST = 1_000_000
@@ -111,7 +110,7 @@ def _predicted(request: ProbeRequest, confirm: Confirm) -> int | None:
         capacity = free if limit is None else min(free, limit + CONTEXT_ASSUMED_BYTES)
     else:
         available = psutil.virtual_memory().available
-        capacity = (available if limit is None else min(available, limit)) - CPU_OVERHEAD_BYTES
+        capacity = available if limit is None else min(available, limit)
     reader = Reader(confirm=confirm, device=kind, dry_runs_left=_MAX_DRY_RUNS)
 
     def needs(read: Callable[[FineTunePlan], MemoryEstimate | None], size: int) -> int | None:
