@@ -12,7 +12,7 @@ from estimator.plan import FineTunePlan, parse_plan
 from trainer.data_summary import DataSummary
 from trainer.evaluation_results import Comparison, Evaluation
 from trainer.finetune_results import FineTuneRequest, FineTuneResult
-from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
+from trainer.results import Change, GpuHolder, OutOfMemory, ProbeRequest, ProbeResult
 from trainer.run_writer import RunWriter, create_run
 from trainer.runs import Run
 
@@ -300,6 +300,10 @@ class TestProve:
             allocated_bytes=15 * 2**30,
             capacity_bytes=2**34,
             message="",
+            changes=(
+                Change(override="seq_len=32", peak_allocated_bytes=2**30, keys={"seq_len": 32}),
+            ),
+            holders=(GpuHolder(pid=77, name="vllm", used_bytes=2**30),),
         )
         writer.result(
             ProbeResult(
@@ -313,9 +317,14 @@ class TestProve:
                 out_of_memory=found,
             )
         )
-        text = shown(open_page("prove", run=run.id))
+        app = open_page("prove", run=run.id)
+        text = shown(app)
         assert "Out of memory in the backward phase" in text
         assert "1.0 GiB more, with 15.0 GiB of 16.0 GiB in use" in text
+        assert "vllm (pid 77, 1.0 GiB)" in text
+        button(app, "Use this").click().run()
+        assert not app.exception
+        assert "sequence length 32" in shown(app)
 
     def test_a_fine_tune_shows_whether_it_helped_and_where_its_model_is(self, open_page):
         run = create_run(FineTuneRequest(plan=tiny_plan(), data_path="x.jsonl"))
