@@ -9,10 +9,8 @@ from typing import Literal
 from advisor.answers import Answers
 from advisor.bundled import read_bundled
 from advisor.rules import Method, MethodChoice, knowledge_base
-from estimator.compare import compare_methods
 from estimator.estimate import Component, Fits, MemoryEstimate
 from estimator.gpus import GIB, Gpu
-from estimator.memory import NoFormula
 from estimator.plan import FineTunePlan, Parallel, parse_plan
 from estimator.problems import InputError
 from estimator.records import Record
@@ -96,6 +94,10 @@ def _usual_memory(kind: str) -> Memory:
 
 
 def _verdicts(plan: FineTunePlan, strategy: str, num_gpus: int) -> tuple[MethodVerdict, ...]:
+    # Only where a method is to be judged: the formula is a third of what the advice imports.
+    from estimator.compare import compare_methods
+    from estimator.memory import NoFormula
+
     gpu = plan.gpu_spec
     try:
         alone = plan.changed(parallel=Parallel())

@@ -35,9 +35,10 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Say which strategy fits your case, and why. Without a file it asks."""
+    given, plan = _given(answers, save=save, resume=resume)
+
     from advisor.recommend import recommend
 
-    given, plan = _given(answers, save=save, resume=resume)
     found = recommend(given, plan)
     if data is not None:
         found = found.model_copy(update={"suggestions": _suggestions(data, given)})
