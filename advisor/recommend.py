@@ -59,7 +59,7 @@ def recommend(answers: Answers, plan: FineTunePlan | None = None) -> Recommendat
     ranking = _ranking(found, axes, axis_reasons)
     top = knowledge_base().strategy(ranking[0].strategy)
     target = _target(found, axes)
-    memory = read_memory(answers, plan)
+    memory = read_memory(answers, plan) if top.trains or target.trains else None
     method, method_reason = _method(top, answers, memory)
     target_method, _ = _method(target, answers, memory)
     addons = [addon for addon in knowledge_base().addons if addon.applies(answers)]
@@ -113,7 +113,7 @@ def _set_aside(given: Answers) -> Iterator[SetAside]:
 def _evidence(top: Ranked) -> dict[Evidence, float]:
     """The share of a score's points, whatever their sign, that each grade of evidence gives."""
     shares: dict[Evidence, float] = {"experiment": 0.0, "guidance": 0.0, "judgement": 0.0}
-    total = sum(abs(reason.points) for reason in top.reasons)
+    total = sum(abs(reason.points) for reason in top.reasons) or 1.0
     for reason in top.reasons:
         shares[reason.evidence] += abs(reason.points) / total
     return {grade: round(share, 4) for grade, share in shares.items()}

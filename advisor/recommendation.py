@@ -118,7 +118,11 @@ class Choice(Record):
 
 
 class Recommendation(Record):
-    """The advice, and everything it rests on. ``target_method`` is how to train the target."""
+    """The advice, and everything it rests on.
+
+    ``target_method`` is how to train the target. ``memory`` is None where nothing is to be
+    trained, or no GPU is known.
+    """
 
     recommendation: Choice
     sentence: str

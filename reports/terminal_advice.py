@@ -96,7 +96,7 @@ def _gates(found: Recommendation) -> Iterator[tuple[str, str]]:
     for gate in found.gates:
         if gate.kind != "block":
             yield gate.kind, f"{gate.text} ({gate.source})"
-    if found.memory and any(one.trains for one in found.ranking if not one.blocked):
+    if found.memory:
         for one in found.memory.verdicts:
             yield "blocked" if one.blocked else "memory", one.text
 
