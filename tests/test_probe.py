@@ -38,7 +38,7 @@ def waited(run: Run, until: Callable[[RunStatus], bool]) -> RunStatus:
         status = run.status()
         if until(status):
             return status
-        if status.is_final:
+        if status.state == "failed":
             break
         time.sleep(0.05)
     raise TimeoutError(f"{run.status()}\n{run.log_tail()}")
