@@ -254,6 +254,18 @@ def _save(job: Job, training: Training, result: FineTuneResult) -> None:
     final, new = job.folder / "model", job.folder / ".model-new"
     old = job.folder / ".model-old"
     shutil.rmtree(new, ignore_errors=True)
+    try:
+        _write_model(job, training, result, new)
+    except Exception:  # a part of it would only take room on a disk that is full
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_model(job: Job, training: Training, result: FineTuneResult, new: Path) -> None:
     training.model.save_pretrained(new, safe_serialization=True)
     job.tokenizer.save_pretrained(new)
     plan = job.plan.to_document()
@@ -262,10 +274,6 @@ def _save(job: Job, training: Training, result: FineTuneResult) -> None:
     write_atomic(new / "plan.json", json.dumps(plan, indent=2) + "\n")
     card = model_card(_card_facts(job, result))
     write_atomic(new / "README.md", card)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _card_facts(job: Job, result: FineTuneResult) -> CardFacts:

@@ -163,9 +163,10 @@ def _finetune(request: FineTuneRequest, device: Any, writer: RunWriter) -> Resul
 
     def on_row(row: dict[str, Any]) -> None:
         writer.metric(row)
-        if "validation_loss" in row:
+        if "step_seconds" in row:
+            seconds.append(row["step_seconds"])
+        if not seconds:  # taken up at an evaluation
             return
-        seconds.append(row["step_seconds"])
         step = row["step"]
         left = timedelta(seconds=round(statistics.median(seconds) * (total - step)))
         writer.status(step=step, activity=f"step {step} of {total}, {left} left")
