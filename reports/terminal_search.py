@@ -16,7 +16,14 @@ from rich.text import Text
 from reports.units import duration, number
 from trainer.requests import command_of
 from trainer.runs import Run
-from trainer.search_results import ALL_DONE, SearchKey, SearchRequest, SearchResult, Trial
+from trainer.search_results import (
+    ALL_DONE,
+    STOPPED_BY_HAND,
+    SearchKey,
+    SearchRequest,
+    SearchResult,
+    Trial,
+)
 
 _STATE_STYLES = {"completed": "green", "pruned": "dim", "failed": "red", "out_of_memory": "yellow"}
 _MOST_REASONS = 5
@@ -81,7 +88,11 @@ def _trials(result: SearchResult) -> Table:
 
 
 def _reasons(trials: Sequence[Trial]) -> list[RenderableType]:
-    failed = [one for one in trials if one.state in ("failed", "out_of_memory")]
+    failed = [
+        one
+        for one in trials
+        if one.state in ("failed", "out_of_memory") or one.reason == STOPPED_BY_HAND
+    ]
     lines: list[RenderableType] = [
         Text(f"Trial {one.number}: {one.reason} (tuneplan runs show {one.run})")
         for one in failed[:_MOST_REASONS]

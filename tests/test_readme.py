@@ -16,7 +16,7 @@ from estimator.plan import FineTunePlan, parse_plan
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 # These have tests of their own.
-SLOW = ("app", "demo", "probe", "finetune", "generate", "merge", "push")
+SLOW = ("app", "demo", "probe", "finetune", "tune", "generate", "merge", "push")
 
 
 def console_lines(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from estimator.plan import load_plan
 from reports import terminal_runs, terminal_search
 from trainer import launch
 from trainer.finetune_results import FineTuneRequest
-from trainer.runs import Run
+from trainer.runs import Run, find_run
 from trainer.search_results import SearchRequest, SearchResult
 from trainer.search_space import search_space
 
@@ -77,6 +77,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         until(lambda: run.status().state == "failed")
         launch.resume(run)
         assert launch.wait(run).state == "finished"
+        assert find_run("latest") == run  # not the trial that began after it
         yield run
 
 

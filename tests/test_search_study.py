@@ -267,8 +267,8 @@ def test_how_sure_the_best_is_is_said_plainly() -> None:
     result = result_of([1e-3, 9e-3, 2e-3], [3.0, 2.5, 2.6])
     noisy = {2: evaluation(*[2.0, 3.0] * 10), 3: evaluation(*[3.1, 2.1] * 10)}
     said = sentence(result, noisy)
-    assert said.startswith("Trial 2 is best, with a validation loss of 2.500.")
-    assert "The plan's own settings have 3.000 (trial 1)." in said
+    assert said.startswith("Trial 2 is best, with a validation loss of 2.5.")
+    assert "The plan's own settings have 3 (trial 1)." in said
     assert "the difference may be noise" in said
     assert "Only 5 examples are held out" in said
     assert "--search learning_rate=0.009..0.09" in said

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from estimator.documents import read_text, write_atomic
 from estimator.problems import InputError, Problem
+from trainer.finetune_results import FineTuneRequest
 from trainer.requests import Request, RequestFile, Result, ResultFile
 from trainer.run_status import RunStatus, State
 
@@ -167,12 +168,14 @@ def list_runs() -> list[Run]:
 def find_run(name: str) -> Run:
     """Return the run whose id is, or alone begins with, ``name``; ``latest`` is the newest.
 
+    Trials of a search are passed over there: who asks for the latest means the search.
+
     Raises:
         InputError: No run, or more than one, is meant.
     """
     runs = list_runs()
     if name == "latest" and runs:
-        return runs[0]
+        return next((run for run in runs if not _is_trial(run)), runs[0])
     found = [run for run in runs if run.id == name] or [r for r in runs if r.id.startswith(name)]
     if len(found) == 1:
         return found[0]
@@ -180,6 +183,14 @@ def find_run(name: str) -> Run:
     allowed = ", ".join(run.id for run in (found or runs)[:5])
     fix = "see `tuneplan runs list`" if runs else "start one with `tuneplan probe PLAN`"
     raise InputError(Problem(f"run {name!r}", what, allowed and f"latest, {allowed}", fix))
+
+
+def _is_trial(run: Run) -> bool:
+    try:
+        request = run.request()
+    except InputError:
+        return False
+    return isinstance(request, FineTuneRequest) and request.search is not None
 
 
 def _is_abandoned(status: RunStatus) -> bool:

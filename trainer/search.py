@@ -23,6 +23,7 @@ from trainer.search_plan import differences, keep_best, write_best
 from trainer.search_results import (
     ALL_DONE,
     STOPPED,
+    STOPPED_BY_HAND,
     Dimension,
     SearchRequest,
     SearchResult,
@@ -197,11 +198,12 @@ class _Search:
         at = re.split("[,:]", status.activity)[0] if status.state == "running" else status.activity
         parts = [f"trial {number} of {self.num_trials}: {at}"]
         if self.best:
-            parts.append(f"best {_loss(self.best):.3f} (trial {self.best.number})")
+            parts.append(f"best {_loss(self.best):.4g} (trial {self.best.number})")
         if done:
             each = statistics.median(one.seconds for one in done)
             left = each * (self.num_trials - len(done)) - min(status.seconds, each)
-            parts.append(f"about {math.ceil(left / 60)} min left")
+            minutes = math.ceil(left / 60)
+            parts.append(f"about {minutes} min left" if minutes > 1 else "under a minute left")
         text = "; ".join(parts)
         self.writer.status(step=len(done), num_steps=self.num_trials, activity=text)
 
@@ -263,7 +265,7 @@ def _record(
         change = {"state": "out_of_memory", "reason": status.reason}
     elif status.state == "stopped":
         worse = f"above the median of the others after {len(losses)} validations"
-        change = {"state": "pruned", "reason": worse if was_pruned else "stopped by hand"}
+        change = {"state": "pruned", "reason": worse if was_pruned else STOPPED_BY_HAND}
     elif status.state == "failed":
         change = {"state": "failed", "reason": status.reason}
     elif not losses:

@@ -89,7 +89,7 @@ def _changed_text(text: str, values: dict[str, Any]) -> str:
         inner = document
         for name in parents:
             inner = inner.setdefault(name, {})
-        inner[last] = value
+        inner[last] = int(value) if isinstance(value, float) and value.is_integer() else value
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()

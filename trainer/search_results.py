@@ -17,6 +17,8 @@ Parameters = dict[SearchKey, float]
 
 ALL_DONE = "all trials done"
 STOPPED = "stopped on request"
+STOPPED_BY_HAND = "stopped by hand"
+"""A trial that somebody stopped while its search went on."""
 
 
 class Dimension(Record):

@@ -50,7 +50,7 @@ def _sentences(
         few = completed[: min(3, len(completed))]
         if len(few) == 3:
             spread = (few[-1].validation_loss or 0) - (few[0].validation_loss or 0)
-            yield f"The best three lie within {spread:.3f}."
+            yield f"The best three lie within {spread:.2g}."
     else:
         yield "No other trial was completed, so there is nothing to compare it with."
     if result.num_validation is not None and result.num_validation < FEW_EXAMPLES:
@@ -107,4 +107,4 @@ def _edges(searched: Sequence[Dimension], best: Trial) -> Iterator[str]:
 
 def _loss(trial: Trial) -> str:
     loss = trial.validation_loss
-    return "an unknown loss" if loss is None else f"{loss:.3f}"
+    return "an unknown loss" if loss is None else f"{loss:.4g}"
