@@ -51,7 +51,8 @@ def anywhere(request: Request) -> Request:
     What is no file or folder here stays: an id on the Hub, or of a bundled model.
     """
     plan = request.plan
-    plan = plan.changed(model=_full_path(plan.model), data={"path": _full_path(plan.data.path)})
+    data = plan.data.model_dump() | {"path": _full_path(plan.data.path)}
+    plan = plan.changed(model=_full_path(plan.model), data=data)
     changes: dict[str, Any] = {"plan": plan, "data_path": _full_path(request.data_path)}
     if not isinstance(request, ProbeRequest):
         changes["validation_path"] = _full_path(request.validation_path)
