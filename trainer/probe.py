@@ -23,7 +23,8 @@ from estimator.whole_run import Examples, StepTimes, WholeRun, whole_run
 from trainer.device import choose_device
 from trainer.dryrun import dry_run, software_versions
 from trainer.find_batch import find_batch
-from trainer.measure import Measurement, Watchers
+from trainer.measure import Watchers
+from trainer.measurement import Measurement
 from trainer.real_steps import Setup, Taken, set_up, take_steps
 from trainer.remote_code import runs_code, warning
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult

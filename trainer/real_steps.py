@@ -20,7 +20,8 @@ from trainer.data import endless_batches, random_batches
 from trainer.device import Limits, choose_device, driver_used_bytes, gpu_uuid, limited_memory
 from trainer.examples import PROBE_EXAMPLES, ExampleSource, open_examples
 from trainer.gpu_meter import GpuMeter
-from trainer.measure import Batches, Measurement, Watchers, measure_steps
+from trainer.measure import Batches, Watchers, measure_steps
+from trainer.measurement import Measurement
 from trainer.probe_inputs import FoundWeights, find_weights, tokenizer_folder
 from trainer.results import OutOfMemory, ProbeRequest
 from trainer.skeleton import build_skeleton, num_parameters, transformers_config
