@@ -15,6 +15,7 @@ from commands import calibration, data, finetune, prices, push, runs, saved
 from commands.advise import advise
 from commands.cost import cost
 from commands.learn import learn
+from commands.recipe import recipe
 from commands.shared import (
     AsJson,
     Device,
@@ -281,6 +282,7 @@ def demo(
 
 app.command()(cost)
 app.command()(learn)
+app.command()(recipe)
 app.command()(saved.generate)
 app.command()(saved.merge)
 app.command()(tune)

@@ -30,6 +30,7 @@ __all__ = [
     "Found",
     "Turn",
     "content_digest",
+    "is_on_hub",
     "open_examples",
 ]
 
@@ -215,10 +216,16 @@ def content_digest(example: Example) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
 
 
-def _paths(source: str) -> list[Path]:
+def is_on_hub(source: str) -> bool:
+    """Return whether a source names a dataset on the Hub: a local path of that name comes first."""
     path = Path(source)
-    if is_there(path) or not _HUB_ID.fullmatch(source) or path.suffix in _FILE_SUFFIXES:
-        return [path]
+    is_file = is_there(path) or path.suffix in _FILE_SUFFIXES
+    return not is_file and bool(_HUB_ID.fullmatch(source))
+
+
+def _paths(source: str) -> list[Path]:
+    if not is_on_hub(source):
+        return [Path(source)]
     from estimator.hub_datasets import download_dataset
 
     return download_dataset(source)
