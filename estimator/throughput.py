@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 
 from estimator.flops import (
     ModelShape,
@@ -21,6 +20,7 @@ from estimator.models import resolve_model
 from estimator.plan import FineTunePlan, FloatType
 from estimator.records import Record
 from estimator.step_bytes import bytes_moved_by_optimizer, bytes_moved_by_part
+from estimator.training_steps import Examples, count_steps
 
 FORMULA = (
     "step = micro-batches x max(sum of FLOPs / (peak rate x e) + bytes moved / (bandwidth x b), "
@@ -213,16 +213,19 @@ def num_operations(plan: FineTunePlan, shape: ModelShape) -> int:
 
 
 def _num_steps(plan: FineTunePlan) -> int | None:
-    if plan.data.num_examples is None:
+    data = plan.data
+    if data.num_examples is None:
         return None
-    return ceil(plan.data.num_examples * plan.epochs / plan.global_batch_size)
+    return count_steps(plan, Examples(data.num_examples, data.tokens_per_example))
 
 
 def _hours(plan: FineTunePlan, step_seconds: float) -> float | None:
     num_steps = _num_steps(plan)
     if num_steps is None:
         return None
-    filled = min(1.0, (plan.data.tokens_per_example or plan.seq_len) / plan.seq_len)
+    tokens = plan.data.tokens_per_example
+    # packed rows are full: shorter examples then mean fewer of them
+    filled = min(1.0, tokens / plan.seq_len) if plan.padded and tokens else 1.0
     return num_steps * step_seconds * filled / 3600
 
 
@@ -243,4 +246,6 @@ def _assumptions(plan: FineTunePlan, shape: ModelShape) -> Iterator[str]:
         yield f"The whole run's time takes every example as {plan.seq_len} tokens long."
     elif plan.data.num_examples:
         yield "The whole run's time takes examples by their mean length, without padding."
+    if plan.data.num_examples and (held_out := plan.schedule.validation_fraction):
+        yield f"Of the examples {held_out:.0%} are held out for validation, not trained on."
     yield from shape.notes

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from math import ceil
 from statistics import median
 
 from estimator.cheapest import GpuPrice, gpu_prices
 from estimator.plan import FineTunePlan
 from estimator.records import Record
 from estimator.throughput import Span
+from estimator.training_steps import Examples, count_steps
 
 _SECONDS_PER_HOUR = 3600
 
@@ -36,21 +36,6 @@ class StepTimes:
     optimizer: float
     num_steps: int
     on_own_data: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """What is trained on.
-
-    Attributes:
-        num_examples: All of them, those held out for validation included.
-        tokens_per_example: Their mean length, where it is known.
-        num_rows: How many rows an epoch trains on, where they were counted.
-    """
-
-    num_examples: int
-    tokens_per_example: float | None
-    num_rows: int | None = None
 
 
 class UsdSpan(Record):
@@ -140,23 +125,6 @@ def _whole_step(plan: FineTunePlan, seconds: float, optimizer: float) -> float:
     optimizer = min(optimizer, seconds)
     share = plan.gradient_accumulation_steps / plan.micro_steps_taken
     return (seconds - optimizer) * share + optimizer
-
-
-def count_steps(plan: FineTunePlan, examples: Examples) -> int:
-    """Return the optimizer steps of a whole fine-tune, as Hugging Face Trainer counts them.
-
-    Each epoch's last step may be smaller than the others. Without padding, examples are packed
-    into rows of ``seq_len`` tokens; of examples of unknown length each takes a row.
-    """
-    trained = examples.num_examples * (1 - plan.schedule.validation_fraction)
-    rows = round(trained)
-    if examples.num_rows is not None:
-        rows = examples.num_rows
-    elif not plan.padded and examples.tokens_per_example is not None:
-        rows = ceil(trained * examples.tokens_per_example / plan.seq_len)
-    rows = max(1, rows)
-    micro_batches = ceil(rows / (plan.micro_batch_size * plan.parallel.data_parallel_size))
-    return ceil(ceil(micro_batches / plan.gradient_accumulation_steps) * plan.epochs)
 
 
 def _filled(plan: FineTunePlan, times: StepTimes, examples: Examples) -> float:

@@ -17,7 +17,8 @@ from estimator.cheapest import gpu_prices
 from estimator.memory import read_formula
 from estimator.plan import FineTunePlan, load_plan
 from estimator.problems import InputError
-from estimator.whole_run import Examples, StepTimes, count_steps, whole_run
+from estimator.training_steps import Examples, count_steps
+from estimator.whole_run import StepTimes, whole_run
 from reports import probe_facts
 from reports.differences import AGREE, MODELLED, differences
 from trainer.find_batch import largest_running

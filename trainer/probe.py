@@ -19,7 +19,8 @@ from estimator.judge import judge_traced
 from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
-from estimator.whole_run import Examples, StepTimes, WholeRun, whole_run
+from estimator.training_steps import Examples
+from estimator.whole_run import StepTimes, WholeRun, whole_run
 from trainer.device import choose_device
 from trainer.dryrun import dry_run, software_versions
 from trainer.find_batch import find_batch
