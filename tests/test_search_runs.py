@@ -72,7 +72,9 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         run = launch.start(request)
         until(lambda: len(trials_of(run)) == 2 and trials_of(run)[1].status().pid is not None)
         kill(trials_of(run)[1])
-        until(lambda: len(trials_of(run)) == 3)
+        until(
+            lambda: [(one.folder / "before.json").exists() for one in trials_of(run)][2:] == [True]
+        )
         kill(run)
         until(lambda: run.status().state == "failed")
         launch.resume(run)

@@ -158,8 +158,15 @@ class _Search:
             raise _Stopped
         if ended.status.input_is_wrong:
             raise InputError(Problem(f"trial {number} (run {run.id})", ended.status.reason))
+        if state == "finished" and not ended.validations:
+            what = "no example was held out, so trials cannot be compared"
+            fix = "give more examples, or name a file: --validation FILE"
+            raise InputError(Problem(f"trial {number} (run {run.id})", what, fix=fix))
         search_study.should_prune(trial, ended.validations)  # the last ones, too, are kept
         record = _record(number, trial, run, ended, was_pruned=was_pruned)
+        if was_pruned and (ended.took_all_steps or _loss(record) < _loss(self.best)):
+            # It went on after it was given up, until the end of its step: for once to good effect.
+            record = record.model_copy(update={"state": "completed", "reason": ""})
         fault = state == "out_of_memory" or ended.diverged
         search_study.tell(self.study, trial, record, is_its_own_fault=fault)
         self._learn(record, ended.result)
@@ -268,8 +275,6 @@ def _record(
         change = {"state": "pruned", "reason": worse if was_pruned else STOPPED_BY_HAND}
     elif status.state == "failed":
         change = {"state": "failed", "reason": status.reason}
-    elif not losses:
-        change = {"state": "failed", "reason": "it was never validated: hold out more examples"}
     else:
         change = {}
     return record.model_copy(update=change)

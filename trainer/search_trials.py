@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from estimator.documents import read_text, write_atomic
 from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError
@@ -34,6 +35,11 @@ class Ending:
     diverged: bool
     result: FineTuneResult | None
 
+    @property
+    def took_all_steps(self) -> bool:
+        """Whether nothing was left to do when it ended."""
+        return self.result is not None and self.result.num_steps >= self.result.total_steps > 0
+
 
 def start(request: SearchRequest, plan: FineTunePlan, search: Run, number: int) -> Run:
     """Begin a trial's run.
@@ -46,7 +52,7 @@ def start(request: SearchRequest, plan: FineTunePlan, search: Run, number: int) 
     run = launch.start(request.finetune(plan, search=search.id, trial=number))
     known = search.folder / "before.json"
     if known.exists():  # its worker looks only once torch and the data are loaded
-        shutil.copyfile(known, run.folder / known.name)
+        write_atomic(run.folder / known.name, read_text(known))
     return run
 
 
@@ -119,7 +125,7 @@ def keep_before(run: Run, search: Run) -> None:
     """Keep what a trial measured before training, for the trials that come."""
     found, kept = run.folder / "before.json", search.folder / "before.json"
     if found.exists() and not kept.exists():
-        shutil.copyfile(found, kept)
+        write_atomic(kept, read_text(found))
 
 
 def delete_large(run: Run) -> None:
