@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import calibration, data, finetune, prices, push, runs, saved
+from commands import calibration, catalogue, data, finetune, prices, push, runs, saved
 from commands.advise import advise
 from commands.cost import cost
 from commands.learn import learn
@@ -51,6 +51,26 @@ app.add_typer(data.app, name="data")
 app.add_typer(prices.app, name="prices")
 app.command()(finetune.finetune)
 app.command()(push.push)
+app.command()(catalogue.models)
+app.command()(catalogue.gpus)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tuneplan {version('tuneplan')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Decide how to adapt a language model, know what it needs, and prove it here."""
 
 
 class Format(StrEnum):

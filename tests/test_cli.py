@@ -292,3 +292,19 @@ def test_a_probe_that_runs_out_of_memory_exits_1_and_says_what_would_fit(home: P
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Out of memory in the" in done.stdout
     assert "--set micro_batch_size=" in done.stdout
+
+
+def test_what_is_bundled_can_be_listed_and_looked_through(home: Path) -> None:
+    models = json_of("models", "qwen2.5", home=home)["models"]
+    assert models
+    assert all("qwen" in model["id"].lower() for model in models)
+    gpus = tuneplan("gpus", "h100", home=home).stdout
+    assert "H100 SXM 80GB" in gpus
+    assert "T4" not in gpus
+    assert "called that" in tuneplan("models", "no-such-model", home=home).stdout
+
+
+def test_the_version_is_told(home: Path) -> None:
+    told = tuneplan("--version", home=home)
+    assert told.returncode == 0
+    assert told.stdout.startswith("tuneplan ")
