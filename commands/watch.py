@@ -142,6 +142,7 @@ def _watched(run: Run, request: Request) -> Outcome:
         try:
             launch.wait(run, show)
         except KeyboardInterrupt:
+            run.request_stop()  # first of all: a second Ctrl-C may come at once
             progress("stopping at the end of the step")
             status = launch.stop(run)
             state = status.state if status.is_final else f"asked to stop, at: {status.activity}"

@@ -61,8 +61,9 @@ def run(run_: Run) -> RenderableType:
     if not status.is_final and status.pid:
         facts.add_row("process", str(status.pid))
     facts.add_row("folder", Text(str(run_.folder)))
-    facts.add_row("command", Text(shlex.join(command_of(run_.request(), _plan_path(run_)))))
-    parts: list[RenderableType] = [Text(run_.id, style="bold"), facts]
+    command = Text(shlex.join(command_of(run_.request(), _plan_path(run_))))
+    command.no_wrap, command.overflow = True, "ignore"  # broken over lines it could not be pasted
+    parts: list[RenderableType] = [Text(run_.id, style="bold"), facts, command]
     rows = run_.metrics(last=_NUM_ROWS)
     if rows:
         parts.append(_metrics(rows))

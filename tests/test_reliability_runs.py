@@ -6,7 +6,6 @@ The workers here are light ones; those that train are in test_reliability.py.
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
 import pty
@@ -21,12 +20,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from estimator.plan import load_plan
 from estimator.problems import InputError
-from reports import terminal_runs
 from trainer import checkpoints, kept_inputs, launch, run_writer
 from trainer.finetune_results import FineTuneRequest
 from trainer.requests import Request
@@ -228,10 +225,9 @@ def test_the_command_that_a_run_shows_asks_for_the_same(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = create_run(request_)
-    screen = io.StringIO()
-    Console(file=screen, width=2000).print(terminal_runs.run(run))
-    (line,) = (line for line in screen.getvalue().splitlines() if "tuneplan " in line)
-    words = shlex.split(line[line.index("tuneplan ") :])
+    shown = CliRunner().invoke(app, ["runs", "show", run.id]).stdout
+    (line,) = (line for line in shown.splitlines() if line.startswith("tuneplan "))
+    words = shlex.split(line)
     asked: list[Request] = []
 
     def start(request: Request) -> Run:

@@ -27,7 +27,7 @@ def check_same(folder: Path, inputs: Mapping[str, str]) -> None:
     kept = json.loads(file.read_text(encoding="utf-8"))
     fix = "put back what was there, or start a new run"
     problems = [
-        Problem(name, "has changed since the run began", "what the run began with", fix)
+        Problem(name, "has changed since the run began", fix=fix)
         for name, fingerprint in inputs.items()
         if kept.get(name) != fingerprint
     ]
