@@ -147,9 +147,9 @@ def killed_in_a_checkpoint(_: Path) -> None:
 
 def killed_while_saving(_: Path) -> None:
     """The final model's weights are written, its card is not."""
-    from trainer import finetune
+    from trainer import finetune_saving
 
-    finetune.model_card = kill
+    finetune_saving.model_card = kill
 
 
 def full_at_a_step(_: Path) -> None:
@@ -171,15 +171,15 @@ def full_in_a_checkpoint(_: Path) -> None:
 
 
 def full_while_saving(folder: Path) -> None:
-    from trainer import finetune
+    from trainer import finetune_saving
 
-    write = finetune.model_card
+    write = finetune_saving.model_card
 
     def card(*of: Any) -> str:
         fill_disk(folder)
         return write(*of)
 
-    finetune.model_card = card
+    finetune_saving.model_card = card
 
 
 def told_to_end(_: Path) -> None:

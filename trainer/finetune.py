@@ -1,8 +1,7 @@
-"""The whole fine-tune: data, model, training with checkpoints, what it changed, what is saved."""
+"""The whole fine-tune: data, model, training with checkpoints, and what it changed."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
@@ -21,13 +20,12 @@ from trainer.device import limited_memory
 from trainer.dryrun import software_versions
 from trainer.ending import StoppedEarly
 from trainer.evaluate import evaluate, held_out_loss
-from trainer.evaluation_results import Comparison, Evaluation, HistoryPoint
+from trainer.evaluation_results import Comparison, Evaluation
 from trainer.finetune_job import Job, Onlooker, build, prepare_job
 from trainer.finetune_results import FineTuneRequest, FineTuneResult, Validation
+from trainer.finetune_saving import history, published, save
 from trainer.learning_rates import LEARNING_RATES
-from trainer.model_card import CardFacts, DataFacts, model_card
-from trainer.publish import check_push, push
-from trainer.remote_code import runs_code
+from trainer.publish import check_push
 from trainer.results import OutOfMemory
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
@@ -84,7 +82,7 @@ def run_finetune(
         onlooker.on_activity("out of memory: looking for changes that make it fit")
         found = answered(result.out_of_memory, job.plan, device)
         return result.model_copy(update={"out_of_memory": found})
-    return _published(job, result) if request.push_to_hub else result
+    return published(job, result) if request.push_to_hub else result
 
 
 def _finetuned(job: Job, started: float) -> FineTuneResult:
@@ -100,7 +98,7 @@ def _finetuned(job: Job, started: float) -> FineTuneResult:
         seconds = time.perf_counter() - started
         result = _result(job, training, trainer, watcher, comparison, seconds)
         job.onlooker.on_activity("saving")
-        _save(job, training, result)
+        save(job, training, result)
     return result
 
 
@@ -187,7 +185,7 @@ def _after(job: Job, training: Training, before: Evaluation, watcher: Watcher) -
             "what has changed."
         )
         return None
-    return compare(before, after, _history(job, watcher.kept_step))
+    return compare(before, after, history(job, watcher.kept_step))
 
 
 def _train(job: Job, training: Training) -> tuple[PlannedTrainer, Watcher]:
@@ -247,92 +245,6 @@ def _watcher(job: Job, step: int) -> Watcher:
         step_seconds=[row["step_seconds"] for row in trained],
         tokens_per_second=[row["tokens_per_second"] for row in trained],
     )
-
-
-def _save(job: Job, training: Training, result: FineTuneResult) -> None:
-    """Put adapter or model, tokenizer, plan and card into ``model``, all at once or not at all."""
-    final, new = job.folder / "model", job.folder / ".model-new"
-    old = job.folder / ".model-old"
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        _write_model(job, training, result, new)
-    except Exception:  # a part of it would only take room on a disk that is full
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_model(job: Job, training: Training, result: FineTuneResult, new: Path) -> None:
-    training.model.save_pretrained(new, safe_serialization=True)
-    job.tokenizer.save_pretrained(new)
-    plan = job.plan.to_document()
-    # How the data was read: who asks the model puts prompts to it in the same way.
-    plan["data"]["format"] = job.data.summary.format
-    write_atomic(new / "plan.json", json.dumps(plan, indent=2) + "\n")
-    card = model_card(_card_facts(job, result))
-    write_atomic(new / "README.md", card)
-
-
-def _card_facts(job: Job, result: FineTuneResult) -> CardFacts:
-    data = result.data
-    return CardFacts(
-        plan=result.plan,
-        saved=result.saved or "model",
-        data=DataFacts(
-            name=data.name,
-            num_examples=data.num_examples,
-            num_train=data.num_train,
-            num_validation=data.num_validation,
-            num_tokens=data.num_tokens,
-            fingerprint=data.fingerprint,
-        ),
-        device_name=result.device_name,
-        peak_allocated_bytes=result.peak_allocated_bytes,
-        peak_reserved_bytes=result.peak_reserved_bytes,
-        total_bytes=result.total_bytes,
-        num_steps=result.num_steps,
-        step_seconds_median=result.step_seconds_median,
-        tokens_per_second=result.tokens_per_second,
-        seconds=result.seconds,
-        history=tuple(_history(job)),
-        comparison=result.comparison,
-        software=result.software,
-        remote_code=job.request.trust_remote_code and runs_code(job.facts.config, job.weights),
-        limits=result.notes,
-    )
-
-
-def _history(job: Job, up_to: int | None = None) -> list[HistoryPoint]:
-    """What was seen on the way, up to a step."""
-    return [
-        HistoryPoint(
-            step=row["step"],
-            training_loss=row.get("loss"),
-            validation_loss=row.get("validation_loss"),
-        )
-        for row in Run(job.folder).metrics()
-        if up_to is None or row["step"] <= up_to
-    ]
-
-
-def _published(job: Job, result: FineTuneResult) -> FineTuneResult:
-    """Push what was saved; whatever the Hub says, the fine-tune itself is done."""
-    repo_id = job.request.push_to_hub or ""
-    try:
-        address = push(
-            job.folder / "model",
-            repo_id,
-            private=not job.request.public,
-            on_progress=job.onlooker.on_activity,
-        )
-    except InputError as error:
-        again = f"tuneplan push {job.folder.name} {repo_id}"
-        note = f"Not published: {error}. Once that is put right: {again}"
-        return result.model_copy(update={"notes": (*result.notes, note)})
-    return result.model_copy(update={"pushed_to": address})
 
 
 def _result(
