@@ -1,13 +1,14 @@
 # make demo   the whole main job on bundled examples: no GPU, no downloads but the packages
 # make app    the same in the browser
 # make test   everything that is checked
+# make test-recipes  recipes read by the other trainers' own parsers, and TRL's run (400 MB)
 # make bench  how long things take here
 
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep '^torch==' requirements.txt)
 
-.PHONY: demo app test bench clean
+.PHONY: demo app test test-recipes bench clean
 
 demo: .venv/installed
 	$(BIN)/tuneplan demo
@@ -21,6 +22,9 @@ test: .venv/installed-dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	TUNEPLAN_CHROMIUM="$$(sh tests/find_chromium.sh)" $(BIN)/pytest -n 2 --dist loadgroup
+
+test-recipes: .venv/installed
+	$(BIN)/python tests/recipes_check/run.py
 
 bench: .venv/installed
 	$(BIN)/python bench/speed.py

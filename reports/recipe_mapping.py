@@ -58,6 +58,7 @@ class Target:
     sections: str = "yaml"
     data_style: str = ""
     expands_segments: bool = False
+    also_requires: Mapping[str, str] = field(default_factory=dict)
     can: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     everything: str = ""
@@ -77,6 +78,12 @@ class Target:
             for key, allowed in self.can.items()
             if values[key] not in allowed
         ]
+
+    def required(self, plan: FineTunePlan) -> tuple[str, ...]:
+        """Return the pinned packages that a plan needs."""
+        names = {"plan": plan.to_document()}
+        more = (one for test, one in self.also_requires.items() if _evaluate(test, names))
+        return (*self.requirements, *more)
 
 
 def _who_can(key: str, value: str) -> str:

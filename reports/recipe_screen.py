@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from reports.recipe import Recipe
+from reports.recipe_files import Recipe
 from trainer.example_formats import printable
 
 

@@ -12,8 +12,9 @@ from estimator.documents import is_there, to_yaml
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
-from reports.recipe import Recipe, Renderer, build_recipe, to_other_yaml, usable_model
+from reports.recipe import build_recipe, usable_model
 from reports.recipe_data import find_data
+from reports.recipe_files import Recipe, Renderer, to_other_yaml
 from reports.recipe_mapping import load_target, map_plan, read_recipe_file
 from trainer.not_built import refuse_what_is_not_built
 
