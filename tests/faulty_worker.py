@@ -122,8 +122,8 @@ def killed_in_a_step(_: Path) -> None:
 
     take = PlannedTrainer.training_step
 
-    def training_step(self: Any, *of: Any) -> Any:
-        loss = take(self, *of)
+    def training_step(self: Any, model: Any, inputs: Any, *more: Any) -> Any:
+        loss = take(self, model, inputs, *more)
         if self.state.global_step == 4:
             kill()
         return loss

@@ -178,7 +178,8 @@ def test_a_run_means_the_same_in_any_folder(
     (tmp_path / "light_worker.py").write_text(SLOW_STEP)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(EXAMPLES)
-    plan = load_plan(Path("tiny.yaml"))
+    as_read = ["data.format=prompt_completion"]
+    plan = load_plan(Path("tiny.yaml"), as_read)
     assert plan.model == "tiny-llama"
     request = FineTuneRequest(plan=plan, data_path="questions.jsonl", device="cpu")
     run = launch.start(request, module="light_worker")
@@ -189,7 +190,7 @@ def test_a_run_means_the_same_in_any_folder(
     kept = run.request()
     assert isinstance(kept, FineTuneRequest)
     assert kept.data_path == str(EXAMPLES / "questions.jsonl")
-    assert kept.plan == load_plan(EXAMPLES / "tiny.yaml")
+    assert kept.plan == load_plan(EXAMPLES / "tiny.yaml", as_read)
 
 
 def test_what_a_run_began_with_is_known_again(tmp_path: Path) -> None:
