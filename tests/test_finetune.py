@@ -26,7 +26,7 @@ from trainer.generate import generate, prompt_tokens
 from trainer.run_writer import RunWriter, create_run
 from trainer.runs import Run
 from trainer.saved_model import load_saved
-from trainer.training_loop import Diverged
+from trainer.training_callback import Diverged
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning"),  # peft asks transformers an old question

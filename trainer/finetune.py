@@ -30,10 +30,10 @@ from trainer.results import OutOfMemory
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
 from trainer.shortage import answered
+from trainer.training_callback import Watcher
 from trainer.training_loop import (
     SPARE_BYTES,
     PlannedTrainer,
-    Watcher,
     make_trainer,
     saved_bytes,
     total_steps,
