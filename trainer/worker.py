@@ -21,7 +21,7 @@ from trainer.lessons import keep_lesson
 from trainer.quiet import quiet_libraries
 from trainer.redact import mask_output, mask_secrets
 from trainer.requests import Request, Result
-from trainer.results import ProbeRequest, ProbeResult
+from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
 from trainer.run_queue import its_turn
 from trainer.run_writer import RunWriter
 from trainer.runs import Run
@@ -73,7 +73,7 @@ def _work(run: Run, writer: RunWriter) -> int:
 
 def _ended(result: ProbeResult | FineTuneResult, writer: RunWriter) -> int:
     if result.out_of_memory:
-        writer.status(state="out_of_memory", reason=result.out_of_memory.message)
+        writer.status(state="out_of_memory", reason=_too_large(result.out_of_memory))
         return 1
     state = "stopped" if result.stopped_early else "finished"
     kept = "told to end (SIGTERM): what was done until then is kept"
@@ -92,6 +92,10 @@ def _search_ended(result: SearchResult, writer: RunWriter) -> int:
     done = f"{len(result.trials)} of {result.num_trials} trials done"
     writer.status(state=state, activity=done, step=len(result.trials))
     return 0
+
+
+def _too_large(shortage: OutOfMemory) -> str:
+    return f"it did not fit in the {shortage.phase} phase ({shortage.message})"
 
 
 def _reason(error: Exception) -> str:
