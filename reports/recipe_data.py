@@ -106,7 +106,7 @@ def write_data(data: RecipeData, style: str, schedule: Schedule, folder: Path) -
         folder: Where to; it is there.
 
     Raises:
-        InputError: There is no room.
+        InputError: There is no room, or nothing to hold out where something is to be.
     """
     if data.source is None:
         return {}
@@ -116,6 +116,10 @@ def write_data(data: RecipeData, style: str, schedule: Schedule, folder: Path) -
     if mended:
         counts = _write_split(data, data.source, style, mended, folder)
     if not counts["validation"]:
+        if schedule.validation_fraction:
+            what = "has too few different examples to hold any out"
+            fix = "add some, or --set schedule.validation_fraction=0"
+            raise InputError(Problem(data.source.name, what, fix=fix))
         (folder / "validation.jsonl").unlink()
     return counts
 

@@ -52,7 +52,9 @@ class Recipe:
         return {
             "target": self.target.id,
             "folder": str(folder),
-            "files": sorted(str(one.relative_to(folder)) for one in folder.rglob("*.*")),
+            "files": sorted(
+                str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()
+            ),
             "requirements": list(self.target.required(self.plan)),
             "commands": list(self.commands),
             "differs": [

@@ -354,7 +354,10 @@ def test_what_is_refused_writes_nothing(
     broken.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 1, "completion": "b"}\n')
     out = tmp_path / "recipe"
     command = ["recipe", str(EXAMPLES / "tiny.yaml"), "-o", str(out)]
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text('{"prompt": "a", "completion": "b"}\n')
     for more in (
+        ["--for", "trl", "--data", str(alone)],
         ["--for", "unsloth", "--set", "method=ia3"],
         ["--for", "trl", "--data", str(broken)],
     ):

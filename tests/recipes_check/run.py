@@ -129,16 +129,17 @@ def run_trl(python: Path, cases: dict[str, Any]) -> list[str]:
         losses = [row["loss"] for row in history if "loss" in row]
         print(f"trl            {name:14} ran; losses {[round(one, 3) for one in losses]}")
         if cases[name].get("same_losses"):
-            problems += _compare(name, folder, losses)
+            problems += _compare(name, cases[name].get("data", "questions.jsonl"), losses)
     return problems
 
 
-def _compare(name: str, folder: Path, losses: list[float]) -> list[str]:
+def _compare(name: str, data: str, losses: list[float]) -> list[str]:
+    folder = BUILD / "projects" / "trl" / name
     home = BUILD / "home" / name
     subprocess.run(["rm", "-rf", str(home)], check=True)
     command = [sys.executable, "-m", "tuneplan", "finetune", str(folder / "plan.yaml")]
     command += ["--device", "cpu", "--json"]
-    command += ["--data", str(PROJECT / "examples" / "questions.jsonl")]
+    command += ["--data", str(PROJECT / "examples" / data)]
     subprocess.run(
         command,
         cwd=PROJECT,
