@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +15,13 @@ from commands.advise import advise
 from commands.cost import cost
 from commands.learn import learn
 from commands.recipe import recipe
+from commands.report import report
 from commands.shared import (
     AsJson,
     Device,
     Overrides,
     PlanFile,
     TrustRemoteCode,
-    needed_result,
     show,
 )
 from commands.tune import tune
@@ -71,13 +70,6 @@ def options(
     ] = False,
 ) -> None:
     """Decide how to adapt a language model, know what it needs, and prove it here."""
-
-
-class Format(StrEnum):
-    """What a report is written as."""
-
-    html = "html"
-    json = "json"
 
 
 app.command()(advise)
@@ -241,28 +233,6 @@ def _outcomes(outcomes: list[Outcome]) -> RenderableType:
 
 
 @app.command()
-def report(
-    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to.")],
-    form: Annotated[Format, typer.Option("--format", help="html or json.")] = Format.html,
-    run: Annotated[
-        list[str] | None, typer.Option("--run", metavar="RUN", help="Include this run's result.")
-    ] = None,
-) -> None:
-    """Write the whole decision as one file."""
-    from advisor.scenario import load_scenario
-    from estimator.documents import write_out
-    from reports import as_json, html
-    from reports.build import build_report
-
-    results = [needed_result(name) for name in run or ()]
-    found = build_report(load_scenario(scenario), results)
-    render = html.render if form is Format.html else as_json.render
-    write_out(output, render(found))
-    typer.echo(str(output))
-
-
-@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine can do."""
     from reports import terminal_runs
@@ -302,6 +272,7 @@ def demo(
 
 app.command()(cost)
 app.command()(learn)
+app.command()(report)
 app.command()(recipe)
 app.command()(saved.generate)
 app.command()(saved.merge)

@@ -58,26 +58,18 @@ def _measured(name: str) -> MeasuredSpeed:
     Raises:
         InputError: There is no such run, it has no speed, or it ran on a CPU.
     """
-    from advisor.cost_models import MeasuredSpeed
-    from estimator.gpu_names import gpu_of_driver
+    from reports.measured_runs import measured_speed
     from trainer.finetune_results import FineTuneResult
     from trainer.results import ProbeResult
     from trainer.runs import find_run
 
     run = find_run(name)
     result = run.result()
-    fix = "name a run that trained on a GPU, or leave --run out"
-    has_speed = isinstance(result, ProbeResult | FineTuneResult)
-    if not has_speed or result.tokens_per_second is None:
-        raise InputError(Problem(f"--run {run.id}", "has measured no training speed", fix=fix))
-    if result.device != "cuda":
+    speed = measured_speed(run.id, result) if result else None
+    if speed is not None:
+        return speed
+    what = "has measured no training speed"
+    if isinstance(result, ProbeResult | FineTuneResult) and result.tokens_per_second is not None:
         what = f"was measured on a CPU ({result.device_name}), which has no price by the hour"
-        raise InputError(Problem(f"--run {run.id}", what, fix=fix))
-    gpu = gpu_of_driver(result.device_name)
-    return MeasuredSpeed(
-        gpu=gpu.name if gpu else result.device_name,
-        tokens_per_second=result.tokens_per_second,
-        model=result.plan.model,
-        method=result.plan.method,
-        source=f"run {run.id}, {result.device_name}",
-    )
+    fix = "name a run that trained on a GPU, or leave --run out"
+    raise InputError(Problem(f"--run {run.id}", what, fix=fix))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -14,8 +15,10 @@ from commands.watch import run_probe
 from estimator.compare import METHODS, compare_methods, under_method
 from estimator.documents import write_out
 from estimator.plan import load_plan
-from reports import html, terminal, terminal_advice
+from reports import terminal, terminal_advice
 from reports.build import build_report
+from reports.measured_runs import read_runs
+from reports.render import render
 from trainer.results import ProbeRequest, ProbeResult
 
 
@@ -56,7 +59,9 @@ def run_demo(examples: Path, output: Path) -> bool:
     for outcome in outcomes:
         console.print(outcome.sentence, soft_wrap=True, markup=False)
 
-    write_out(output, html.render(build_report(scenario, results)))
+    runs = read_runs([one.run for one in outcomes if one.result])
+    report = build_report(scenario, runs, today=datetime.now(tz=UTC).date())
+    write_out(output, render(report, "html"))
     show("4. Report", Text(f"{output.resolve()}"))
     show("5. The same step, read three ways", terminal.readings(results))
     return all(outcome.is_good for outcome in outcomes)

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from estimator.problems import InputError, Problem
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from trainer.results import ProbeResult
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, YAML or JSON.")]
 Overrides = Annotated[
@@ -36,28 +32,6 @@ class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
-
-
-def needed_result(name: str) -> ProbeResult:
-    """Return what a run found, where nothing can be done without it.
-
-    Raises:
-        InputError: There is no such run, or it has found nothing (yet).
-    """
-    from trainer.results import ProbeResult
-    from trainer.runs import find_run
-
-    run = find_run(name)
-    result = run.result()
-    if result is not None and not isinstance(result, ProbeResult):
-        what = f"is a {result.kind}, and a report is about probes"
-        raise InputError(Problem(f"run {run.id}", what, fix="leave it out, or name a probe"))
-    if result is None:
-        status = run.status()
-        what = f"is {status.state} and has no result"
-        fix = "leave it out, or name another run" if status.is_final else "wait for its end"
-        raise InputError(Problem(f"run {run.id}", what, fix=fix))
-    return result
 
 
 def show(document: dict[str, Any], render: Callable[[], RenderableType], as_json: bool) -> None:

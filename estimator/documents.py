@@ -176,16 +176,18 @@ def to_yaml(value: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Text is written as UTF-8, its line ends as they are.
 
     Raises:
         OSError: The folder is missing or not writable, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("x", encoding="utf-8") as stream:  # permissions as any new file's
-            stream.write(text)
+        with temporary.open("xb") as stream:  # permissions as any new file's
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -194,7 +196,7 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
-def write_out(path: Path, text: str) -> None:
+def write_out(path: Path, content: str | bytes) -> None:
     """Write a file that a person asked for, with the folders it lies in.
 
     Raises:
@@ -202,7 +204,7 @@ def write_out(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
+        write_atomic(path, content)
     except OSError as error:
         what = f"cannot be written ({error.strerror})"
         raise InputError(

@@ -121,7 +121,7 @@ class MemoryEstimate(Record):
     assumptions: tuple[str, ...] = ()
     device: Device = "cuda"
     software: dict[str, str] = Field(default_factory=dict)
-    seconds: float
+    seconds: float | None
     timeline: Timeline | None = None
     bands: dict[Level, Band] = Field(default_factory=dict)
     moved_by: tuple[str, ...] = ()

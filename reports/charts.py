@@ -1,4 +1,4 @@
-"""Where the parts of a report's charts lie. Lengths are in percent or in the SVG's own units."""
+"""Where the parts of the memory chart and of the decision map lie."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from advisor.regions import decision_regions
 from advisor.rules import AXIS_MAX, Axis
 from estimator.estimate import COMPONENTS, GpuFit, MemoryEstimate, judged_gpus
 
+_NARROW = 330
+"""Width of a chart on a phone, in CSS pixels: not even there do labels meet."""
+
 _CHARACTER = 6.2
-"""Width of a character of a chart's small text, in SVG units, on the wide side."""
+"""Width of a character of a chart's small text, in CSS pixels, on the wide side."""
+
+ROW_HEIGHT = 46
+"""Of a bar with its name above it, in CSS pixels."""
+
+LABEL_HEIGHT = 17
+"""Of a row of labels, in CSS pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One component of a bar."""
+    """One component of a bar, in percent of the chart's width."""
 
     name: str
     x: float
@@ -26,7 +35,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One estimate as a stacked bar, ending with what the allocator and context add."""
+    """One estimate as a stacked bar, ending with what the allocator and context add.
+
+    ``end`` is in percent of the chart's width, ``y`` in CSS pixels.
+    """
 
     estimate: MemoryEstimate
     segments: tuple[Segment, ...]
@@ -36,7 +48,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class CapacityLine:
-    """A memory size that GPUs come in."""
+    """A memory size that GPUs come in, at ``x`` percent; its label stands in ``row``."""
 
     x: float
     memory_bytes: int
@@ -44,22 +56,28 @@ class CapacityLine:
     row: int
     anchor: str
 
+    @property
+    def label(self) -> str:
+        """What the line is called."""
+        return f"{self.memory_bytes / 2**30:.0f} GiB"
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryChart:
-    """Stacked bars with the memory of GPUs as lines."""
+    """Stacked bars with the memory of GPUs as lines; ``height`` is in CSS pixels."""
 
     bars: tuple[Bar, ...]
     lines: tuple[CapacityLine, ...]
     legend: tuple[str, ...]
-    width: float
-    top: float
     height: float
 
+    @property
+    def line_names(self) -> str:
+        """Which GPUs each line stands for."""
+        return "; ".join(f"{one.label}: {', '.join(one.names)}" for one in self.lines)
 
-def memory_chart(
-    estimates: Sequence[MemoryEstimate], *, width: float = 860, row_height: float = 46
-) -> MemoryChart:
+
+def memory_chart(estimates: Sequence[MemoryEstimate]) -> MemoryChart:
     """Return the chart of several estimates, on one scale.
 
     Lines are drawn for the GPUs that the estimates were judged against, up to the first that
@@ -68,15 +86,15 @@ def memory_chart(
     longest = max(one.comfortable_need_bytes for one in estimates)
     fits = _distinct(judged_gpus(estimates))
     shown = [fit for fit in fits if fit[0] < longest] + [f for f in fits if f[0] >= longest][:1]
-    scale = width / (max([longest, *(memory for memory, _ in shown)]) * 1.04)
-    lines = _lines(shown, scale, width)
-    top = 18.0 * (1 + max((line.row for line in lines), default=-1)) + 8
+    scale = 100 / (max([longest, *(memory for memory, _ in shown)]) * 1.04)
+    lines = _lines(shown, scale)
+    top = LABEL_HEIGHT * (1 + max((line.row for line in lines), default=-1)) + 8
     bars = [
         Bar(
             estimate=one,
             segments=_segments(one, scale),
             end=one.smallest_need_bytes * scale,
-            y=top + index * row_height,
+            y=top + index * ROW_HEIGHT,
         )
         for index, one in enumerate(estimates)
     ]
@@ -85,9 +103,7 @@ def memory_chart(
         bars=tuple(bars),
         lines=lines,
         legend=tuple(name for name in (*COMPONENTS, "context") if name in names),
-        width=width,
-        top=top,
-        height=top + len(bars) * row_height,
+        height=top + len(bars) * ROW_HEIGHT,
     )
 
 
@@ -114,25 +130,18 @@ def _distinct(fits: Sequence[GpuFit]) -> list[tuple[int, tuple[str, ...]]]:
     return groups
 
 
-def _lines(
-    shown: Sequence[tuple[int, tuple[str, ...]]], scale: float, width: float
-) -> tuple[CapacityLine, ...]:
-    """Lay each label in the first row where it does not touch another."""
+def _lines(shown: Sequence[tuple[int, tuple[str, ...]]], scale: float) -> tuple[CapacityLine, ...]:
+    """Lay each label in the first row where it does not touch another, even on a phone."""
     lines, ends = [], list[float]()
     for memory, names in shown:
-        x, length = memory * scale, len(label(memory, names)) * _CHARACTER
-        anchor = "start" if x + length <= width else "end"
+        x = memory * scale
+        length = len(f"{memory / 2**30:.0f} GiB") * _CHARACTER / _NARROW * 100
+        anchor = "start" if x + length <= 100 else "end"
         start = x if anchor == "start" else x - length
-        row = next((i for i, end in enumerate(ends) if end + 8 < start), len(ends))
+        row = next((i for i, end in enumerate(ends) if end + 2 < start), len(ends))
         ends[row : row + 1] = [start + length]
         lines.append(CapacityLine(x, memory, names, row, anchor))
     return tuple(lines)
-
-
-def label(memory_bytes: int, names: Sequence[str]) -> str:
-    """Return what a capacity line is called: its size, and one GPU that has it."""
-    others = f" +{len(names) - 1}" if len(names) > 1 else ""
-    return f"{names[0]}{others} · {memory_bytes / 2**30:.0f} GiB"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_report_draws_the_steps_that_were_recorded(
     from advisor.scenario import load_scenario
 
     example = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
-    report = build_report(load_scenario(example))
+    report = build_report(load_scenario(example), today=date(2026, 11, 22))
     plain = html.render(report)
     assert "Memory over one step" not in plain
     first, *others = report.estimates

@@ -74,11 +74,18 @@ def lesson_of(result: ProbeResult, *, has_memory_limit: bool = False) -> Lesson 
     )
 
 
-def calibrate_here(estimate: MemoryEstimate, time: Throughput) -> Calibrated | None:
+def calibrate_here(
+    estimate: MemoryEstimate, time: Throughput, *, on: date | None = None
+) -> Calibrated | None:
     """Return an estimate beside what this machine's probes make of it.
 
     None where there are no lessons of the plan's GPU with these libraries, or where the plan's
     GPU is not one of this machine's: another machine's driver and cooling are its own.
+
+    Args:
+        estimate: As it was read.
+        time: How long its step takes by the model.
+        on: The day from which the age of lessons is told; today where left out.
     """
     gpu = estimate.plan.gpu_spec.name
     lessons = read_lessons(calibration_folder()).lessons
@@ -88,7 +95,7 @@ def calibrate_here(estimate: MemoryEstimate, time: Throughput) -> Calibrated | N
     if not any(is_same_gpu(here.name, gpu) for here in describe_machine().gpus):
         return None
     software = estimate.software or software_here()
-    known = calibrate(lessons, gpu, software, today=today(), plan=estimate.plan)
+    known = calibrate(lessons, gpu, software, today=on or today(), plan=estimate.plan)
     return apply(known, estimate, time) if known else None
 
 

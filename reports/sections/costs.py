@@ -1,0 +1,391 @@
+"""What each strategy costs: side by side, over two years, by volume, and what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from advisor.cost_report import CostReport, StrategyCost, UsdRange
+from advisor.workload import Workload
+from estimator.cost_ledger import CostInput, LineItem
+from reports.blocks import (
+    Block,
+    Bullets,
+    Chart,
+    Details,
+    Heading,
+    Paragraph,
+    Span,
+    Table,
+    Text,
+    bullets,
+    note,
+    right,
+    strong,
+)
+from reports.build import Report
+from reports.charts_bars import Amount, range_chart, tornado_chart
+from reports.charts_lines import Series, axis, line_chart
+from reports.cost_facts import advised, cheapest, worth_drawing
+from reports.terminal_cost import short_usd
+from reports.units import UNKNOWN, count, usd
+from reports.words import method_name
+
+_MONTHS_SHOWN = (1, 6, 12, 18, 24)
+_TORNADO_SHOWN = 8
+_DECADES_AROUND = 2
+"""How far around the scenario's own volume the break-even chart goes, in powers of ten."""
+
+_WHEN = {
+    "one_time": "once",
+    "monthly": "a month",
+    "per_request": "a month",
+    "days": "days",
+    "seconds": "seconds",
+}
+
+
+def blocks(report: Report) -> list[Block]:
+    """Return the section; without a workload it says only that there is none."""
+    costs = report.costs
+    if costs is None:
+        text = "The scenario holds no workload, so nothing is known of what a month costs."
+        return [Paragraph(text)]
+    best, chosen = cheapest(costs), advised(report)
+    marks = {best.id: "cheapest"} if best else {}
+    if chosen:
+        marks[chosen.id] = "advised, cheapest" if chosen.id in marks else "advised"
+    return [
+        *_workload(report.scenario.workload, costs),
+        *bullets(_other_method(report)),
+        *bullets([Span("Look out: ", "tight"), one] for one in costs.warnings),
+        _comparison(costs, marks),
+        *bullets(_unknown(costs)),
+        *_totals(costs, marks),
+        *_months(report),
+        *_break_even(report, chosen or best),
+        *_tornado(costs, chosen or best),
+        *_accuracy(costs),
+        *([_items(chosen)] if chosen else []),
+        Details("Every input with its source and date", [_inputs(costs)]),
+        Heading("How to read these costs"),
+        Bullets(costs.notes),
+    ]
+
+
+def _workload(workload: Workload | None, costs: CostReport) -> Iterator[Block]:
+    if workload:
+        yield Paragraph(
+            f"{workload.requests_per_month:,} requests a month, {workload.input_tokens:,} tokens "
+            f"in and {workload.output_tokens:,} out for each, growing by "
+            f"{workload.growth_percent_per_month:g} % a month; prices of {costs.today}."
+        )
+
+
+def _other_method(report: Report) -> Iterator[Text]:
+    """Say where training is reckoned for another method than the advised one."""
+    advice, plan = report.recommendation, report.scenario.plan
+    method = advice.recommendation.method if advice else None
+    if method and plan and plan.method != method:
+        own = method_name(plan.method)
+        advised_one = method_name(method)
+        yield [
+            Span("Look out: ", "tight"),
+            f"training is reckoned as the plan says, {own}; advised is {advised_one}, which needs "
+            f"a smaller GPU. Set method: {method} in the plan to reckon with it.",
+        ]
+
+
+def _comparison(costs: CostReport, marks: dict[str, str]) -> Table:
+    rows: list[list[Text]] = []
+    sums = set[int]()
+    for place, one in enumerate(costs.strategies):
+        days = one.days_to_first_version
+        mark = marks.get(one.id)
+        if mark:
+            sums.add(place)
+        rows.append(
+            [
+                [one.title, note(f" {mark}")] if mark else one.title,
+                _usd(one.one_time_usd),
+                _usd(one.monthly_usd),
+                _usd(one.usd_per_1000_requests),
+                _usd(one.total_usd),
+                _range(one.total_range),
+                f"{days.likely:,.0f}" if days else UNKNOWN,
+            ]
+        )
+    head = (
+        "Strategy",
+        "Once",
+        "First month",
+        "1,000 requests",
+        f"{costs.horizon_months} months",
+        "in 8 of 10 draws",
+        "Days to a first version",
+    )
+    return Table("What each strategy costs", head, rows, right(1, 7), frozenset(sums))
+
+
+def _usd(amount: Decimal | None) -> str:
+    return UNKNOWN if amount is None else short_usd(amount)
+
+
+def _range(found: UsdRange | None) -> str:
+    return f"{short_usd(found.p10)} to {short_usd(found.p90)}" if found else UNKNOWN
+
+
+def _unknown(costs: CostReport) -> Iterator[Text]:
+    reasons: dict[str, list[str]] = {}
+    for one in costs.strategies:
+        for reason in one.unknown:
+            reasons.setdefault(reason, []).append(one.title)
+        if one.available_until:
+            end = f"can be begun until {one.available_until}."
+            yield [strong(f"{one.title}: "), end]
+    for reason, titles in reasons.items():
+        who = "Every strategy" if len(titles) == len(costs.strategies) else ", ".join(titles)
+        yield [strong(f"{who}, not known: "), reason]
+
+
+def _totals(costs: CostReport, marks: dict[str, str]) -> Iterator[Block]:
+    amounts = [
+        Amount(
+            f"{one.title}{f' ({marks[one.id]})' if one.id in marks else ''}",
+            short_usd(one.total_usd),
+            float(min(one.total_range.p10, one.total_usd)),
+            float(one.total_usd),
+            float(max(one.total_range.p90, one.total_usd)),
+            is_marked=one.id in marks,
+        )
+        for one in sorted(costs.strategies, key=lambda one: one.total_usd or 0)
+        if one.total_usd and one.total_range and one.total_range.p10 > 0
+    ]
+    if not amounts:
+        return
+    yield Heading(f"What {costs.horizon_months} months cost in all")
+    spoken = "; ".join(f"{one.name} {one.value}" for one in amounts)
+    yield Chart(
+        "row_chart",
+        range_chart(amounts, _axis_usd),
+        f"Cost over {costs.horizon_months} months by strategy: {spoken}",
+        "Each step to the right is ten times as much. The dot takes the middle of every input; the "
+        "line holds eight of ten random draws.",
+    )
+
+
+def _axis_usd(value: float) -> str:
+    return f"${_axis_number(value)}"
+
+
+def _axis_number(value: float) -> str:
+    """Return a round number without needless digits (``50k``, ``1.2M``)."""
+    for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{value / scale:g}{letter}"
+    return f"{value:g}"
+
+
+def _months(report: Report) -> Iterator[Block]:
+    costs, drawn = report.costs, worth_drawing(report)
+    if costs is None or not drawn:
+        return
+    paid = {one.id: [float(amount) for amount in _paid(one)] for one in drawn}
+    y = axis([amount for amounts in paid.values() for amount in amounts], _axis_usd, zero=True)
+    x = axis([0, costs.horizon_months], lambda month: f"{month:g}")
+    series = [Series(one.title, list(enumerate(paid[one.id]))) for one in drawn]
+    spoken = "; ".join(f"{one.title} {short_usd(one.total_usd or Decimal(0))}" for one in drawn)
+    yield Heading("Paid by the end of each month")
+    yield Chart(
+        "line_chart",
+        line_chart(series, x=x, y=y, x_title="month"),
+        f"Money paid by the end of each month; after {costs.horizon_months} months: {spoken}",
+        "Month 0 is what is paid once. Drawn are the advised strategy and the cheapest "
+        "others that differ.",
+    )
+    rows = [
+        (one.title, *(short_usd((one.cumulative_usd_by_month or ())[m - 1]) for m in _MONTHS_SHOWN))
+        for one in costs.strategies
+        if one.cumulative_usd_by_month
+    ]
+    head = ("Strategy", *(f"Month {month}" for month in _MONTHS_SHOWN))
+    table = Table("Paid by the end of some months", head, rows, right(1, len(head)))
+    yield Details("Every strategy in numbers", [table])
+
+
+def _paid(one: StrategyCost) -> tuple[Decimal, ...]:
+    return (one.one_time_usd or Decimal(0), *(one.cumulative_usd_by_month or ()))
+
+
+def _break_even(report: Report, one: StrategyCost | None) -> Iterator[Block]:
+    costs = report.costs
+    if costs is None or one is None or costs.curves is None:
+        return
+    yield Heading("Where they break even")
+    yield from _volume_chart(report, costs)
+    rows = [
+        (
+            other.title,
+            *(_where_cheaper(costs, other.id, one.id, spread) for spread in (False, True)),
+        )
+        for other in costs.strategies
+        if other.id != one.id and {one.id, other.id} <= costs.curves.in_all_usd.keys()
+    ]
+    if rows:
+        yield Paragraph(
+            f"At how many requests a month each other strategy costs less than “{one.title}”:"
+        )
+        head = ("Strategy", "Running costs alone", "With what is paid once")
+        yield Table(f"Where others cost less than {one.title}", head, rows)
+
+
+def _where_cheaper(costs: CostReport, one: str, other: str, spread: bool) -> str:
+    """Return at which requests a month one strategy costs less than another, in words.
+
+    Args:
+        costs: Whose curves and crossings are read.
+        one: The strategy asked about.
+        other: The one that it is laid beside.
+        spread: Whether what is paid once counts, spread over the horizon.
+    """
+    curves = costs.curves
+    pair = next((two for two in costs.break_evens if {two.one, two.other} == {one, other}), None)
+    crossings = (pair.in_all if spread else pair.running) if pair else ()
+    if crossings:
+        is_cheaper = crossings[0].cheaper_above != one
+    else:
+        amounts = (curves.in_all_usd if spread else curves.running_usd) if curves else {}
+        is_cheaper = amounts[one][0] < amounts[other][0]
+        return "always" if is_cheaper else "never"
+    ranges, start = [], ""
+    for found in crossings:
+        at = count(found.requests_per_month)
+        if is_cheaper:
+            ranges.append(f"{start} to {at}" if start else f"below {at}")
+        start, is_cheaper = at, found.cheaper_above == one
+    if is_cheaper:
+        ranges.append(f"above {start}")
+    return "; ".join(ranges)
+
+
+def _volume_chart(report: Report, costs: CostReport) -> Iterator[Block]:
+    curves, drawn = costs.curves, worth_drawing(report)
+    if curves is None or not drawn:
+        return
+    here = costs.requests_by_month[0] if costs.requests_by_month else 0
+    middle = here or 10_000
+    low, high = middle / 10**_DECADES_AROUND, middle * 10**_DECADES_AROUND
+    series = [
+        Series(
+            one.title,
+            [
+                (float(requests), float(amount))
+                for requests, amount in zip(
+                    curves.requests_per_month, curves.in_all_usd[one.id], strict=True
+                )
+                if low <= requests <= high and amount > 0
+            ],
+        )
+        for one in drawn
+    ]
+    values = [amount for one in series for _, amount in one.points]
+    if not values:
+        return
+    yield Chart(
+        "line_chart",
+        line_chart(
+            series,
+            x=axis([low, high], _axis_number, log=True),
+            y=axis(values, _axis_usd, log=True),
+            x_title="requests a month",
+            mark=(here, "this scenario") if here else None,
+        ),
+        "Cost of a month by requests a month; where two lines cross the strategies cost the same, "
+        "as the table below says",
+        f"A month with what is paid once spread over {costs.horizon_months} months. Both axes are "
+        "logarithmic.",
+    )
+
+
+def _tornado(costs: CostReport, one: StrategyCost | None) -> Iterator[Block]:
+    if one is None or one.total_usd is None or not one.tornado:
+        return
+    bars = one.tornado[:_TORNADO_SHOWN]
+    yield Heading(f"What moves the cost of “{one.title}”")
+    drawn = [
+        (
+            bar.label,
+            f"{short_usd(bar.low_usd)} to {short_usd(bar.high_usd)}",
+            float(bar.low_usd),
+            float(bar.high_usd),
+        )
+        for bar in bars
+    ]
+    spoken = "; ".join(f"{name} {value}" for name, value, *_ in drawn)
+    yield Chart(
+        "row_chart",
+        tornado_chart(drawn, float(one.total_usd), short_usd(one.total_usd)),
+        f"What {costs.horizon_months} months cost where one input is low or high: {spoken}",
+        "Each bar moves one input from the low end of its range to the high one; the dashed line "
+        "has all of them in the middle.",
+    )
+    inputs = {found.name: found for found in costs.inputs}
+    rows = [
+        (bar.label, *_ends(inputs.get(bar.input)), short_usd(bar.low_usd), short_usd(bar.high_usd))
+        for bar in bars
+    ]
+    head = ("Input", "Low", "High", "Cost at low", "Cost at high")
+    yield Details(
+        "These inputs in numbers", [Table("Inputs that move the cost", head, rows, right(1, 5))]
+    )
+
+
+def _ends(found: CostInput | None) -> tuple[str, str]:
+    return (plain(found.low), plain(found.high)) if found else (UNKNOWN, UNKNOWN)
+
+
+def _accuracy(costs: CostReport) -> Iterator[Block]:
+    if costs.break_even_accuracy is not None:
+        share = f"{costs.break_even_accuracy:.1%}".replace("%", " %")
+        text = f"A request pays where {share} of answers are right, and more the more it costs."
+        yield Paragraph(text)
+
+
+def _items(one: StrategyCost) -> Details:
+    rows = [
+        (item.label, _amount(item), _WHEN[item.when], item.formula or item.unknown)
+        for item in one.lines
+    ]
+    table = Table(f"Items of {one.title}", ("Item", "Amount", "", "Formula"), rows, frozenset({1}))
+    return Details(f"Every item of “{one.title}” with its formula", [table])
+
+
+def _amount(item: LineItem) -> str:
+    if item.usd is None:
+        return UNKNOWN
+    if item.when == "seconds":
+        return f"{item.usd:.3f}"
+    return f"{item.usd:,.1f}" if item.when == "days" else usd(item.usd)
+
+
+def _inputs(costs: CostReport) -> Table:
+    rows: list[list[Text]] = [
+        [
+            one.label,
+            f"{plain(one.mid)} {one.unit}",
+            f"{plain(one.low)} to {plain(one.high)}" if one.is_range else "",
+            one.basis,
+            one.source,
+            str(one.checked_at or ""),
+        ]
+        for one in costs.inputs
+    ]
+    head = ("Input", "Value", "Range", "Basis", "Source", "Date")
+    return Table("Inputs of the costs", head, rows, frozenset({1, 2}))
+
+
+def plain(value: Decimal) -> str:
+    """Return a quantity of any unit, in few digits."""
+    if abs(value) >= 10**6:
+        return count(round(value)).replace(" ", "")
+    return f"{value.normalize():,f}" if value == value.to_integral_value() else f"{value:.4g}"
