@@ -1,7 +1,7 @@
 # make demo   the whole main job on bundled examples: no GPU, no downloads but the packages
 # make app    the same in the browser
 # make test   everything that is checked
-# make test-recipes  recipes read by the other trainers' own parsers, and TRL's run (400 MB)
+# make test-recipes  recipes read by the other trainers' own parsers, and TRL's run (550 MB)
 # make bench  how long things take here
 
 PYTHON ?= python3

@@ -104,13 +104,18 @@ def _last_layer_patterns(plan: FineTunePlan) -> Iterator[str]:
         yield f"^[a-z_.]+.{index}."  # Axolotl reads a period as a period
 
 
+def placeholder_note(plan: FineTunePlan, folder: str) -> str:
+    """Return where data is to be put, in the columns that docs/recipes.md lists."""
+    files = [f"{folder}/train.jsonl"]
+    if plan.schedule.validation_fraction:
+        files.append(f"{folder}/validation.jsonl")
+    where = " and ".join(files)
+    return f"There is no data yet: put examples into {where}, or make it again with --data FILE"
+
+
 def _notes(plan: FineTunePlan, target: Target, data: RecipeData) -> Iterator[str]:
     if data.is_placeholder:
-        yield (
-            "There is no data yet: put examples into data/train.jsonl"
-            + (" and data/validation.jsonl" if plan.schedule.validation_fraction else "")
-            + ", or make the recipe again with --data FILE"
-        )
+        yield placeholder_note(plan, "data")
     if data.hub:
         columns = {"chat": "messages", "prompt_completion": "prompt and completion"}
         wanted = columns.get(data.kind, "text")

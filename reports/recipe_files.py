@@ -181,7 +181,9 @@ class Renderer:
     """Renders templates with everything that is known of a recipe."""
 
     def __init__(self, recipe: Recipe, **beside: Any) -> None:
-        self.names = beside | {
+        self.names: dict[str, Any] = {
+            "told_to": recipe.target.name,
+            "packages": recipe.target.required(recipe.plan),
             "recipe": recipe,
             "plan": recipe.plan,
             "target": recipe.target,
@@ -189,7 +191,7 @@ class Renderer:
             "data": recipe.data,
             "has_validation_file": _has_validation_file(recipe),
             "schedule": recipe.plan.schedule,
-        }
+        } | beside
 
     def __call__(self, template: str) -> str:
         """Return a template's text."""

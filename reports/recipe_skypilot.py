@@ -12,7 +12,7 @@ from estimator.documents import is_there, to_yaml
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
 from estimator.problems import InputError, Problem
-from reports.recipe import build_recipe, usable_model
+from reports.recipe import build_recipe, placeholder_note, usable_model
 from reports.recipe_data import find_data
 from reports.recipe_files import Recipe, Renderer, to_other_yaml
 from reports.recipe_mapping import load_target, map_plan, read_recipe_file
@@ -68,9 +68,6 @@ def _own_recipe(plan: FineTunePlan, model: str, data_path: str | None) -> Recipe
     refuse_what_is_not_built(plan)
     target = load_target("tuneplan")
     data = find_data(data_path or plan.data.path, plan.data.format)
-    notes = []
-    if data.is_placeholder:
-        notes.append("There is no data yet: make the recipe again with --data FILE")
     document = plan.to_document()
     document["model"], document["data"]["path"] = model, None
     return Recipe(
@@ -79,7 +76,6 @@ def _own_recipe(plan: FineTunePlan, model: str, data_path: str | None) -> Recipe
         map_plan(plan, target, {}),
         data,
         files={"plan.yaml": to_yaml(document)},
-        notes=notes,
         data_style="tuneplan",
     )
 
@@ -90,21 +86,26 @@ def _around(inner: Recipe, mounts: dict[str, str]) -> Recipe:
     mapped = map_plan(plan, target, facts, keys=target.settings)
     own = {row.key: row for row in mapped.rows if row.told}
     mapped.rows = [own.get(row.key, row) for row in inner.mapped.rows]
+    empty = placeholder_note(plan, inner.data_folder)
     recipe = Recipe(
         plan,
         target,
         mapped,
         inner.data,
-        notes=list(inner.notes),
+        notes=[note for note in inner.notes if note != empty],
         data_style=inner.data_style,
         data_folder=f"{PROJECT}/{inner.data_folder}",
     )
+    if inner.data.is_placeholder:
+        recipe.notes.insert(0, placeholder_note(plan, recipe.data_folder))
     disk_gb = _disk_gb(plan)
     if disk_gb == UNKNOWN_DISK_GB:
         recipe.notes.append(f"The disk of {disk_gb} GB is SkyPilot's default or a guess: check it")
     if inner.target.id == "tuneplan":
         mounts = mounts | {"~/tuneplan": str(_own_source())}
-    render = Renderer(recipe, inner=inner)
+    needed = (*target.requirements, *inner.target.required(plan))
+    told_to = f"SkyPilot and {inner.target.name}"
+    render = Renderer(recipe, inner=inner, told_to=told_to, packages=needed)
     task = _task(inner, mapped.nested(), disk_gb, mounts)
     recipe.files = {f"{PROJECT}/{name}": text for name, text in inner.files.items()}
     recipe.files |= {

@@ -18,14 +18,13 @@ def read(folder: Path) -> str:
     on_cpu = {"use_cpu": True, "bf16": False} if told.get("pure_bf16") else {"use_cpu": True}
     model, data, training, tuning, _ = get_train_args(told | on_cpu)
     for part in (model, data, training, tuning):
-        for key, value in told.items():
-            found = getattr(part, key, None)
+        for key in told.keys() & vars(part).keys():
+            found = getattr(part, key)
             found = getattr(found, "value", found)
             if key == "cutoff_len" and told["packing"]:  # it keeps one for the mask, then adds it
                 found += 1
-            is_same = found in (value, None) or isinstance(found, list) or key not in vars(part)
-            if not is_same:
-                raise ValueError(f"{key}: {value!r} was read as {found!r}")
+            if found not in (told[key], None) and not isinstance(found, list):
+                raise ValueError(f"{key}: {told[key]!r} was read as {found!r}")
     return f"read: {len(told)} keys"
 
 

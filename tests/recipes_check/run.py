@@ -2,7 +2,7 @@
 
     make test-recipes
 
-Makes the environments in build/recipes (some 400 MB from PyPI, torch shared with tuneplan's
+Makes the environments in build/recipes (some 550 MB from PyPI, torch shared with tuneplan's
 own), a recipe for each case and trainer, and lets each trainer read them; TRL's are run.
 """
 
