@@ -70,7 +70,8 @@ def run_command(plan: FineTunePlan, target: Target) -> str:
     command = target.run
     if plan.parallel.strategy != "none":
         command = target.run_parallel.replace("{n}", str(plan.parallel.data_parallel_size))
-    if target.sections == "yaml" and (plan.expandable_segments or target.expands_segments):
+    in_script = target.sections == "python" and not target.expands_segments
+    if target.expands_segments or (plan.expandable_segments and not in_script):
         return f"PYTORCH_ALLOC_CONF=expandable_segments:{plan.expandable_segments} {command}"
     return command
 

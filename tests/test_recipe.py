@@ -284,6 +284,16 @@ def test_without_data_or_with_the_hub_s_a_recipe_says_so() -> None:
     assert "read from the Hub" in recipe.notes[0]
 
 
+def test_a_trainer_that_expands_segments_is_told_whether_to() -> None:
+    for trainer in ("axolotl", "unsloth"):
+        command = build_recipe(plan_of(), trainer).commands[1]
+        assert command.startswith("PYTORCH_ALLOC_CONF=expandable_segments:False ")
+    plan = plan_of(expandable_segments=True)
+    assert build_recipe(plan_of(), "llama-factory").commands[1].startswith("llamafactory-cli")
+    assert "segments:True" in build_recipe(plan, "llama-factory").commands[1]
+    assert 'os.environ["PYTORCH_ALLOC_CONF"]' in build_recipe(plan, "trl").files["train.py"]
+
+
 def test_several_gpus_take_a_launcher_and_zero_its_file() -> None:
     plan = plan_of(parallel__strategy="zero3", parallel__data_parallel_size=4)
     plan = changed(plan, "parallel.offload", "cpu")
