@@ -97,7 +97,8 @@ def provenance(report: Report) -> Iterator[tuple[str, str, str, str]]:
         yield f"Run {run.run}: search", "measured", told, str(run.ended_on or "")
     for one in report.costs.inputs if report.costs else ():
         if one.basis == "quoted":
-            yield f"Price: {one.label}", "quoted", one.source, str(one.checked_at or "")
+            what = "Price" if "USD" in one.unit else "For the costs"
+            yield f"{what}: {one.label}", "quoted", one.source, str(one.checked_at or "")
 
 
 def _gpus(report: Report) -> list[Gpu]:
