@@ -68,6 +68,14 @@ def usd_range(amounts: ndarray) -> UsdRange:
     return UsdRange(p10=usd(low), p50=usd(mid), p90=usd(high))
 
 
+def medians(amounts: ndarray) -> tuple[Decimal, ...]:
+    """Return the p50 of each row of draws."""
+    import numpy as np
+
+    rows = np.asarray(amounts, dtype=float)
+    return tuple(usd(amount) for amount in np.percentile(rows, 50, axis=1))
+
+
 def usd(amount: float) -> Decimal:
     """Return a float as dollars to a millionth."""
     return to_micros(Decimal(repr(float(amount))))

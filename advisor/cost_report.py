@@ -18,10 +18,11 @@ class UsdRange(Record):
 
 
 class DayRange(Record):
-    """Days: what is likely, and the range over random draws."""
+    """Days: with every input in its middle (``likely``), and percentiles over random draws."""
 
     likely: Decimal
     p10: Decimal
+    p50: Decimal
     p90: Decimal
 
 
@@ -42,6 +43,10 @@ class TornadoBar(Record):
 class StrategyCost(Record):
     """What one strategy costs. An amount is None where ``unknown`` says why.
 
+    There are two middles. A sum of items takes the middle of every input, and is too low where
+    ranges reach further up than down; a range's ``p50`` is what half of the random draws exceed.
+    What is shown beside a range is its ``p50``.
+
     Attributes:
         id: Its key.
         title: What to call it.
@@ -53,8 +58,9 @@ class StrategyCost(Record):
         total_usd: One-time and every month of the horizon.
         monthly_usd_by_month: Each month of the horizon.
         cumulative_usd_by_month: What has been paid by the end of each month.
+        cumulative_p50_by_month: The same, over random draws: half of them lie below.
         days_to_first_version: Work, labels and training, one after another.
-        one_time_range: Over random draws; so are the next two.
+        one_time_range: Over random draws; so are the next three.
         available_until: The last day on which it can be begun, None where none is announced.
         tornado: What each uncertain input alone does to ``total_usd``, the strongest first.
         break_even_accuracy: The share of right answers from which a request pays.
@@ -75,6 +81,8 @@ class StrategyCost(Record):
     one_time_range: UsdRange | None
     monthly_range: UsdRange | None
     total_range: UsdRange | None
+    per_1000_range: UsdRange | None = None
+    cumulative_p50_by_month: tuple[Decimal, ...] | None = None
     available_until: date | None = None
     tornado: tuple[TornadoBar, ...] = ()
     break_even_accuracy: Decimal | None = None

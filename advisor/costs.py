@@ -25,8 +25,10 @@ _DIGITS = 60
 """Enough for a millionth of a dollar of any amount that a workload can come to."""
 
 _NOTES = (
-    "Amounts take the middle of every range; p10, p50 and p90 are percentiles over random draws "
-    "(triangular between the ends of each range, highest at the middle).",
+    "Totals are the p50 of random draws (triangular between the ends of each range, highest at the "
+    "middle): half of the draws lie below. p10 and p90 come from the same draws.",
+    "Single items, break-evens and what one input does take the middle of every range. Their sums "
+    "are lower than the p50 where ranges reach further up than down.",
     "A month has 730 hours. GPUs that serve are always on.",
     "Time to a first version adds up work, labels and training, one after another, by one person.",
     "What answers are worth, and how good they are, is not in these costs.",
@@ -189,12 +191,18 @@ def _with_ranges(
     factors = tuple(float(factor) for factor in growth)
     if cost.one_time_usd is not None:
         update["one_time_range"] = _range(total(strategy.lines, values, "one_time"))
+    if cost.monthly_usd is not None:
+        month = total(strategy.lines, values, "monthly", "per_request")
+        update["monthly_range"] = _range(month)
+        if cost.usd_per_1000_requests is not None:
+            update["per_1000_range"] = _range(month / drawn["requests_per_month"] * 1000)
     if cost.total_usd is not None:
         once, by_month = cost_draws.over_months(strategy.lines, drawn, factors)
+        paid = once + by_month.cumsum(axis=0)
         names = {name for item in cost.lines for name in item.inputs}
         inputs = [one for name, one in book.inputs.items() if name in names]
-        update["monthly_range"] = _range(by_month[0])
-        update["total_range"] = _range(once + by_month.sum(axis=0))
+        update["total_range"] = _range(paid[-1])
+        update["cumulative_p50_by_month"] = cost_draws.medians(paid)
         update["tornado"] = cost_draws.tornado(strategy.lines, inputs, factors)
     return cost.model_copy(update=update)
 
@@ -215,6 +223,7 @@ def _days(strategy: CostedStrategy, book: InputBook, drawn: cost_draws.Arrays) -
     return DayRange(
         likely=likely.quantize(tenth),
         p10=spread.p10.quantize(tenth),
+        p50=spread.p50.quantize(tenth),
         p90=spread.p90.quantize(tenth),
     )
 

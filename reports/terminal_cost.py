@@ -18,8 +18,13 @@ _BARS = "▁▂▃▄▅▆▇█"
 _TORNADO_SHOWN = 6
 _MONTHS_SHOWN = (1, 6, 12, 24)
 _LEGEND = (
-    "once: before the first version; per 1k: 1,000 requests of the first month; p10-p90: 24 months "
-    "in eight of ten random draws; days: until a first version."
+    "Amounts and days: half of the random draws lie below (p50). once: before the first version; "
+    "per 1k: 1,000 requests of the first month; p10-p90: 24 months in eight of ten draws; days: "
+    "until a first version."
+)
+_MIDDLES = (
+    "Items take the middle of every input. Where ranges reach further up than down, their sum is "
+    "lower than what half of the draws exceed (p50)."
 )
 _WHEN = {
     "one_time": "once",
@@ -50,9 +55,9 @@ def costs(report: CostReport) -> RenderableType:
 
 
 def cheapest(report: CostReport) -> StrategyCost | None:
-    """Return the strategy that costs least over the horizon; None where no total is known."""
-    known = [one for one in report.strategies if one.total_usd is not None]
-    return min(known, key=lambda one: one.total_usd or Decimal(0), default=None)
+    """Return the strategy whose p50 over the horizon is least; None where no total is known."""
+    known = [(one.total_range.p50, one) for one in report.strategies if one.total_range]
+    return min(known, key=lambda pair: pair[0], default=(None, None))[1]
 
 
 def _workload(report: CostReport) -> RenderableType:
@@ -77,12 +82,12 @@ def _comparison(report: CostReport) -> RenderableType:
         days = one.days_to_first_version
         table.add_row(
             one.id,
-            _usd(one.one_time_usd),
-            _usd(one.monthly_usd),
-            _usd(one.usd_per_1000_requests),
-            _usd(one.total_usd),
+            _p50(one.one_time_range),
+            _p50(one.monthly_range),
+            _p50(one.per_1000_range),
+            _p50(one.total_range),
             _range(one.total_range),
-            f"{days.likely:,.0f}" if days else "-",
+            f"{days.p50:,.0f}" if days else "-",
         )
     return table
 
@@ -103,6 +108,10 @@ def short_usd(amount: Decimal) -> str:
     return usd(amount)
 
 
+def _p50(found: UsdRange | None) -> str:
+    return short_usd(found.p50) if found else "-"
+
+
 def _range(found: UsdRange | None) -> str:
     return f"{short_usd(found.p10)}-{short_usd(found.p90)[1:]}" if found else "-"
 
@@ -120,13 +129,13 @@ def _unknown(report: CostReport) -> list[RenderableType]:
 
 
 def _months(report: CostReport) -> RenderableType:
-    known = [one for one in report.strategies if one.cumulative_usd_by_month]
+    known = [one for one in report.strategies if one.cumulative_p50_by_month]
     if not known:
         return Text("")
-    table = _table(*(f"month {month}" for month in _MONTHS_SHOWN), first="paid by the end of")
+    table = _table(*(f"month {month}" for month in _MONTHS_SHOWN), first="paid by the end of (p50)")
     table.add_column("1, 3 … 23", no_wrap=True)
     for one in known:
-        paid = one.cumulative_usd_by_month or ()
+        paid = one.cumulative_p50_by_month or ()
         table.add_row(
             one.id,
             *(short_usd(paid[month - 1]) for month in _MONTHS_SHOWN),
@@ -164,7 +173,8 @@ def _break_evens(report: CostReport, best: StrategyCost | None) -> list[Renderab
 
 
 def _tornado(best: StrategyCost) -> RenderableType:
-    table = _table("low", "high", first=f"24 months of {best.id}, where one input is")
+    table = _table("low", "high", first=f"24 months of {best.id}, all in the middle but")
+    table.add_row("nothing", *(_usd(best.total_usd),) * 2)
     for bar in best.tornado[:_TORNADO_SHOWN]:
         table.add_row(bar.label, short_usd(bar.low_usd), short_usd(bar.high_usd))
     return table
@@ -185,19 +195,28 @@ def items(report: CostReport, strategy: str) -> RenderableType:
     table.add_column("formula")
     for item in one.lines:
         table.add_row(item.label, _amount(item), _WHEN[item.when], item.formula)
-    sums = [
-        f"once {_usd(one.one_time_usd)}",
-        f"a month {_usd(one.monthly_usd)}",
-        f"24 months {_usd(one.total_usd)}",
-    ]
     used = {name for item in one.lines for name in item.inputs}
     return Group(
-        Text(f"{one.title} ({one.id}): {', '.join(sums)}", style="bold"),
+        Text(f"{one.title} ({one.id})", style="bold"),
         table,
+        _sums(one),
+        Text(_MIDDLES, style="dim"),
         *(Text(f"- {reason}", style="yellow") for reason in one.unknown),
         *_pairs(report, strategy),
         _inputs([source for source in report.inputs if source.name in used]),
     )
+
+
+def _sums(one: StrategyCost) -> RenderableType:
+    """Show the sums of items beside the percentiles of the draws."""
+    table = _table("sum of items", "p50 of draws", "p10-p90", first="in all")
+    for name, amount, found in (
+        ("once", one.one_time_usd, one.one_time_range),
+        ("a month", one.monthly_usd, one.monthly_range),
+        ("24 months", one.total_usd, one.total_range),
+    ):
+        table.add_row(name, _usd(amount), _p50(found), _range(found))
+    return table
 
 
 def _pairs(report: CostReport, strategy: str) -> list[RenderableType]:

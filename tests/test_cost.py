@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console, RenderableType
 
 from advisor.cost_models import MeasuredSpeed
 from advisor.cost_report import CostReport, StrategyCost
@@ -17,6 +19,7 @@ from advisor.costs import reckon_costs
 from advisor.scenario import load_scenario, parse_scenario
 from estimator.cost_ledger import CostInput
 from estimator.problems import InputError
+from reports.terminal_cost import costs, short_usd
 
 SUPPORT_BOT = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
 TODAY = date(2026, 11, 22)
@@ -40,6 +43,12 @@ def reckon(
 ) -> CostReport:
     document = {"plan": PLAN, "workload": WORKLOAD | (workload or {})} | parts
     return reckon_costs(parse_scenario(document), today=TODAY, draws=draws, seed=seed)
+
+
+def terminal(shown: RenderableType) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(shown)
+    return console.export_text()
 
 
 def strategy(report: CostReport, id_: str) -> StrategyCost:
@@ -150,6 +159,26 @@ def test_ranges_lie_in_order_and_the_seed_draws_the_same(report: CostReport) -> 
     assert reckon(seed=7) == reckon(seed=7)
     assert reckon(seed=7).strategies[0].total_range != reckon(seed=8).strategies[0].total_range
     assert reckon(seed=7).strategies[0].total_usd == reckon(seed=8).strategies[0].total_usd
+
+
+def test_every_middle_that_is_shown_beside_a_range_lies_inside_it(report: CostReport) -> None:
+    for one in report.strategies:
+        total, days = one.total_range, one.days_to_first_version
+        assert total is not None
+        assert days is not None
+        assert days.p10 <= days.p50 <= days.p90
+        assert one.per_1000_range is not None
+        assert one.monthly_range is not None
+        assert one.cumulative_p50_by_month is not None
+        assert one.cumulative_p50_by_month[-1] == total.p50
+    new_model = strategy(report, "new_model")  # its middles add up to far less than its p50
+    assert new_model.total_usd is not None
+    assert new_model.total_range is not None
+    assert new_model.total_usd < new_model.total_range.p50
+    wide = terminal(costs(report))
+    row = next(line for line in wide.splitlines() if line.strip().startswith("new_model"))
+    assert short_usd(new_model.total_range.p50) in row
+    assert short_usd(new_model.total_usd) not in row
 
 
 def test_the_tornado_names_only_what_the_strategy_rests_on(report: CostReport) -> None:
