@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from advisor.answers import Answers, answered_share, parse_answers, relevant_answers
 from advisor.flips import flips
 from advisor.hosted import hosted_offers
-from advisor.ladder import climb
+from advisor.ladder import Rung, climb
 from advisor.methods import Memory, choose_method, read_memory
 from advisor.questions import find_question
 from advisor.recommendation import (
@@ -63,11 +63,12 @@ def recommend(answers: Answers, plan: FineTunePlan | None = None) -> Recommendat
     method, method_reason = _method(top, answers, memory)
     target_method, _ = _method(target, answers, memory)
     addons = [addon for addon in knowledge_base().addons if addon.applies(answers)]
+    ladder = climb(answers, found, top.id, target.id)
     choice = Choice(
         strategy=top.id,
         method=method,
         addons=tuple(addon.addon for addon in addons),
-        do_now=_next_step(found, top, target, fits=method is not None or not top.trains),
+        do_now=_next_step(ladder, fits=method is not None or not top.trains),
         target=target.id,
     )
     stays, answered = stability(found, top.id), answered_share(given)
@@ -85,7 +86,7 @@ def recommend(answers: Answers, plan: FineTunePlan | None = None) -> Recommendat
         axis_reasons=axis_reasons,
         gates=_gates(found, {top.id, target.id}),
         what_would_change=tuple(flips(given, top.id)),
-        ladder=climb(answers, found, top.id, target.id),
+        ladder=ladder,
         confidence=Confidence(
             stability=stays,
             num_draws=NUM_DRAWS,
@@ -219,13 +220,13 @@ def _method(
     return choose_method(strategy.id, answers, memory) if strategy.trains else (None, None)
 
 
-def _next_step(found: Applied, top: Strategy, target: Strategy, *, fits: bool) -> str:
-    """What comes before the target: prerequisites, then the work that lifts its blocks."""
-    wanted = (top.id, target.id)
-    steps = [gate.step for gate in found.gates if gate.step and any(map(gate.concerns, wanted))]
+def _next_step(ladder: tuple[Rung, ...], *, fits: bool) -> str:
+    """What the ladder's steps for now ask for, in its order; the last is the advice's own."""
+    steps = [step for rung in ladder if rung.when == "now" for step in rung.steps]
+    *before, last = dict.fromkeys(steps)
     if not fits:
-        steps.append("Take a smaller model or a larger GPU: no method fits the one that there is.")
-    return " ".join(steps) or top.first_step
+        before.append("Take a smaller model or a larger GPU: no method fits the one that there is.")
+    return " ".join([*before, f"Then {last[0].lower()}{last[1:]}"]) if before else last
 
 
 def _sentence(choice: Choice, target_method: Method | None, addons: list[str]) -> str:

@@ -148,6 +148,10 @@ class KnowledgeBase(Record):
         """Return the strategy with this id, which must exist."""
         return next(one for one in self.strategies if one.id == strategy_id)
 
+    def gate(self, name: str) -> Gate:
+        """Return the gate with this name, which must exist."""
+        return next(one for one in self.gates if one.gate == name)
+
 
 @cache
 def knowledge_base() -> KnowledgeBase:

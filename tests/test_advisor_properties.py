@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from advisor.learn import find_topic, topics, topics_for
 from advisor.questions import questions
 from advisor.recommend import recommend
 from advisor.rules import knowledge_base
-from advisor.scenario import bundled_cases
+from advisor.scenario import bundled_cases, literature_cases
 from advisor.scoring import applied, top_strategy
 from estimator import prices_hosted
 from estimator.plan import parse_plan
@@ -142,6 +144,64 @@ def test_the_ladder_goes_from_what_is_done_to_what_evidence_opens():
     assert all(rung.evidence and rung.what for rung in ladder)
     farmers = {rung.rung: rung.when for rung in recommend(case("farmers")).ladder}
     assert (farmers["prompt"], farmers["rag"], farmers["rag+finetune"]) == ("done", "now", "now")
+
+
+WORDS = {
+    "evals": "evaluation set",
+    "prompt": " prompt",
+    "long_context": "whole corpus",
+    "rag": "retriev|ndex the documents",
+    "finetune": "ine-tun",
+    "rag+finetune": "fine-tune on examples that contain retrieved passages",
+    "continued_pretraining": "text of the field",
+    "new_model": "small model",
+}
+
+
+def assert_first_is_what_the_ladder_marks_as_now(found):
+    first = found.recommendation.do_now
+    now = [rung for rung in found.ladder if rung.when == "now"]
+    assert now
+    places = []
+    for rung in now:
+        words = WORDS.get(rung.rung, "|".join(map(re.escape, rung.steps)))
+        places.append(re.search(words, first, re.I))
+        assert places[-1], f"{rung.rung} is not in: {first}"
+    if now[0].rung == "evals":
+        assert places[0].start() == min(place.start() for place in places), "evidence comes first"
+
+
+FEW = {"examples": "1_49", "teacher": "no"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, FEW, {"evals": "none"}, {"tried": "none"}, {"tried": "basic", **FEW}, {"corpus": "none"}],
+    ids=str,
+)
+def test_first_is_what_the_ladder_marks_as_now_in_all_cases(changes):
+    for one in (*bundled_cases(), *literature_cases()):
+        assert_first_is_what_the_ladder_marks_as_now(recommend(one.answers | changes))
+
+
+@given(ANSWERS)
+@settings(max_examples=40, deadline=None)
+def test_first_is_what_the_ladder_marks_as_now_whatever_is_answered(answers):
+    assert_first_is_what_the_ladder_marks_as_now(recommend(answers))
+
+
+def test_what_only_the_target_waits_for_comes_after_the_advices_own_first_step():
+    found = recommend(case("farmers") | FEW)
+    choice = found.recommendation
+    assert (choice.strategy, choice.target) == ("rag", "rag+finetune")
+    assert choice.do_now.startswith("Index the documents")
+    assert "50 labelled" not in choice.do_now
+    waiting = next(rung for rung in found.ladder if rung.rung == "rag+finetune")
+    assert (waiting.when, "50 labelled" in " ".join(waiting.missing)) == ("later", True)
+    tried = recommend(case("brand's voice") | FEW)
+    assert (tried.recommendation.strategy, tried.recommendation.target) == ("prompt", "finetune")
+    assert tried.recommendation.do_now.startswith("Collect 50"), "the prompt has been tried"
+    assert {rung.rung: rung.when for rung in tried.ladder}["prompt"] == "done"
 
 
 def test_every_topic_is_short_and_cited_and_every_link_leads_somewhere():
