@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
 
 from advisor.cost_models import ModelSize, add_gpu, gpu_names, model_size
+from advisor.cost_prices import override
 from advisor.input_book import InputBook
 from advisor.scenario import Scenario
+from advisor.strategies import ServedBy, hosted_lines
+from estimator.cost_ledger import Missing, Values, total
 from estimator.gpus import find_gpu
 from estimator.prices import age_warning
-from estimator.prices_hosted import HostedOffer, choose_offer, hosted_offers
+from estimator.prices_hosted import HostedOffer, fitting_offers, hosted_offers
 from estimator.problems import InputError, Problem
 
 _SERVING = ("hosted_serving_gpu_hour", "hosted_input_mtok", "hosted_output_mtok")
 
 
-def add_hosted(book: InputBook, scenario: Scenario, today: date) -> HostedOffer | None:
+def add_hosted(
+    book: InputBook, scenario: Scenario, today: date, growth: Sequence[Decimal]
+) -> HostedOffer | None:
     """Write down what hosted fine-tuning costs; return the offer that is reckoned with.
+
+    Of several offers it is the one whose training and serving together cost least over the
+    horizon, every input in its middle; the one whose training costs least where there is no
+    workload.
+
+    Args:
+        book: Everything else, already written down.
+        scenario: Names the provider, or leaves it to the price.
+        today: The day on which a job would be begun.
+        growth: The requests of each month of the horizon as a multiple of the first month's.
 
     Raises:
         InputError: The workload names a provider that is not in the catalogue.
@@ -29,9 +46,11 @@ def add_hosted(book: InputBook, scenario: Scenario, today: date) -> HostedOffer 
     size = model_size(plan)
     if not isinstance(size, ModelSize):
         return _miss(book, size)
-    offer = choose_offer(
+    offers = fitting_offers(
         size.name, size.parameters, method=plan.method, today=today, provider=provider
     )
+    totals = {offer: _total_usd(offer, book, scenario, today, growth) for offer in offers}
+    offer = min(offers, key=lambda one: totals[one], default=None)
     if offer is None:
         who = provider or "no provider of the catalogue"
         return _miss(book, f"{who} has no known price for {plan.method} of {size.name}")
@@ -39,7 +58,44 @@ def add_hosted(book: InputBook, scenario: Scenario, today: date) -> HostedOffer 
         reason = f"{offer.provider} takes no new fine-tuning jobs after {offer.new_jobs_until}"
         return _miss(book, reason)
     _add_offer(book, offer, today)
+    others = {one.provider for one in offers} - {offer.provider}
+    if others and totals[offer].is_finite():
+        book.notes.append(
+            f"Hosted fine-tuning is reckoned with {offer.provider}: training and {len(growth)} "
+            f"months of serving cost less there than at {', '.join(sorted(others))}."
+        )
     return offer
+
+
+def _total_usd(
+    offer: HostedOffer,
+    book: InputBook,
+    scenario: Scenario,
+    today: date,
+    growth: Sequence[Decimal],
+) -> Decimal:
+    """Return what an offer costs over the horizon; without end where that is not known."""
+    trial = InputBook(dict(book.inputs), dict(book.unknown))
+    _add_offer(trial, offer, today)
+    override(trial, scenario)
+    lines = hosted_lines(served_by(trial))
+    values = Values(trial.mids(), trial.unknown)
+    try:
+        paid: Decimal = total(lines, values, "one_time")
+        first = values["requests_per_month"]
+        for factor in growth:
+            month = {**trial.mids(), "requests_per_month": first * factor}
+            paid += total(lines, Values(month, trial.unknown), "monthly", "per_request")
+    except Missing:
+        return Decimal("Infinity")
+    return paid
+
+
+def served_by(book: InputBook) -> ServedBy:
+    """Return how the provider of hosted fine-tuning serves what it tuned."""
+    if "hosted_input_mtok" in book.inputs and "hosted_output_mtok" in book.inputs:
+        return "tokens"
+    return "gpu" if "hosted_serving_gpu_hour" in book.inputs else "unknown"
 
 
 def _provider(scenario: Scenario) -> str | None:

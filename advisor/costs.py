@@ -8,14 +8,14 @@ from decimal import Decimal, localcontext
 
 from advisor import cost_draws
 from advisor.cost_break_even import compare_volumes
-from advisor.cost_hosted import add_hosted
+from advisor.cost_hosted import add_hosted, served_by
 from advisor.cost_models import MeasuredSpeed, add_models
 from advisor.cost_prices import add_prices, override
 from advisor.cost_report import CostReport, DayRange, StrategyCost, UsdRange
 from advisor.cost_workload import add_workload
 from advisor.input_book import InputBook, exact
 from advisor.scenario import Scenario
-from advisor.strategies import CostedStrategy, ServedBy, costed_strategies
+from advisor.strategies import CostedStrategy, costed_strategies
 from estimator.cost import break_even_accuracy
 from estimator.cost_ledger import CostInput, LineItem, Missing, Values, read_item, total
 
@@ -67,10 +67,10 @@ def _reckon(
     add_workload(book, scenario)
     add_prices(book, scenario, today)
     add_models(book, scenario, today, measured)
-    offer = add_hosted(book, scenario, today)
-    override(book, scenario)
-    strategies = costed_strategies(_served_by(book))
     growth = _growth(scenario)
+    offer = add_hosted(book, scenario, today, growth)
+    override(book, scenario)
+    strategies = costed_strategies(served_by(book))
     drawn = cost_draws.draw(book.inputs.values(), draws, seed)
     costs = []
     for strategy in strategies:
@@ -97,12 +97,6 @@ def _reckon(
         warnings=_warnings(book, used),
         notes=_NOTES,
     )
-
-
-def _served_by(book: InputBook) -> ServedBy:
-    if "hosted_input_mtok" in book.inputs and "hosted_output_mtok" in book.inputs:
-        return "tokens"
-    return "gpu" if "hosted_serving_gpu_hour" in book.inputs else "unknown"
 
 
 def _growth(scenario: Scenario) -> tuple[Decimal, ...]:

@@ -29,6 +29,25 @@ class CostedStrategy:
     lines: tuple[Line, ...]
 
 
+def hosted_lines(hosted_by: ServedBy) -> tuple[Line, ...]:
+    """Return what fine-tuning by a provider costs.
+
+    Args:
+        hosted_by: How it serves what it tuned.
+    """
+    tuned = "tuned_input_tokens"
+    return (
+        *lines.work("hosted"),
+        *training_lines.labels(),
+        *training_lines.training(hosted=True),
+        *(
+            lines.own_serving(tuned, hosted=True)
+            if hosted_by == "gpu"
+            else lines.hosted_tokens(tuned)
+        ),
+    )
+
+
 def costed_strategies(hosted_by: ServedBy) -> tuple[CostedStrategy, ...]:
     """Return every strategy with its lines, in order of effort.
 
@@ -90,16 +109,7 @@ def costed_strategies(hosted_by: ServedBy) -> tuple[CostedStrategy, ...]:
             "finetune_hosted",
             "Fine-tuned by a provider",
             "finetune",
-            (
-                *lines.work("hosted"),
-                *training_lines.labels(),
-                *training_lines.training(hosted=True),
-                *(
-                    lines.own_serving(tuned, hosted=True)
-                    if hosted_by == "gpu"
-                    else lines.hosted_tokens(tuned)
-                ),
-            ),
+            hosted_lines(hosted_by),
         ),
         CostedStrategy(
             "rag+finetune",

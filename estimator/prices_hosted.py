@@ -75,10 +75,10 @@ def hosted_offers() -> tuple[HostedOffer, ...]:
         )
 
 
-def choose_offer(
+def fitting_offers(
     model: str, parameters: int, *, method: str, today: date, provider: str | None = None
-) -> HostedOffer | None:
-    """Return the offer to reckon with: open, for that model, its serving known, the cheapest.
+) -> tuple[HostedOffer, ...]:
+    """Return the offers to choose from: open, for that model, how it is served known.
 
     A provider that is asked for by name is taken even where it takes no jobs any more, where it
     tunes its own models alone, or where how it serves them is not known.
@@ -89,6 +89,9 @@ def choose_offer(
         method: The plan's method; every method but ``full`` is priced as LoRA.
         today: The day on which a job would be begun.
         provider: Only this one, in any case of letters.
+
+    Returns:
+        The cheapest training first.
     """
     kind = "full" if method == "full" else "lora"
     fitting = [
@@ -103,9 +106,4 @@ def choose_offer(
     served = [offer for offer in fitting if offer.serving != "unknown"] or (
         fitting if provider else []
     )
-    return min(served, key=_rank, default=None)
-
-
-def _rank(offer: HostedOffer) -> tuple[bool, Decimal]:
-    """Served by the token before a GPU of one's own, then by the price of training."""
-    return offer.serving != "tokens", offer.usd_per_mtok or Decimal(0)
+    return tuple(sorted(served, key=lambda offer: offer.usd_per_mtok or Decimal(0)))

@@ -298,6 +298,24 @@ def test_hosted_fine_tuning_ends_with_its_provider() -> None:
     assert served.monthly_usd is not None
 
 
+def test_hosted_fine_tuning_is_cheapest_with_its_serving_not_by_its_training_alone() -> None:
+    def total(found: CostReport) -> Decimal:
+        usd = strategy(found, "finetune_hosted").total_usd
+        assert usd is not None
+        return usd
+
+    chosen = reckon(draws=1)
+    others = {
+        name: reckon({"hosted_provider": name}, draws=1)
+        for name in ("Crusoe", "Fireworks", "Together")
+    }
+    assert total(chosen) == min(map(total, others.values()))
+    training = {name: input_(found, "hosted_training_mtok").mid for name, found in others.items()}
+    assert "Together" in input_(chosen, "hosted_training_mtok").label
+    assert training["Together"] > min(training.values())
+    assert any("reckoned with Together" in one and "Crusoe" in one for one in chosen.warnings)
+
+
 @pytest.mark.parametrize(
     ("workload", "where"),
     [
