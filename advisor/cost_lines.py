@@ -9,6 +9,7 @@ from estimator.cost import (
     MILLION,
     Number,
     Server,
+    cache_hits,
     cached_tokens_usd,
     first_token_seconds,
     gpus_needed,
@@ -18,8 +19,9 @@ from estimator.cost_ledger import Line
 Known = Mapping[str, Number]
 Lines = tuple[Line, ...]
 _CACHED = (
-    "x (hits x read price + misses x write price) / 1M; x input price / 1M where that is less, or "
-    "where they are fewer than can be cached"
+    "x (hits x read price + misses x write price) / 1M, hits = the smaller of the assumed share "
+    "and 1 - exp(-requests a second x lifetime of the cache); x input price / 1M where that is "
+    "less, or where they are fewer than can be cached"
 )
 
 
@@ -89,7 +91,7 @@ def api_tokens(*extras: str) -> Lines:
 def _cached(v: Known, tokens: Number, prefix: str) -> Number:
     return cached_tokens_usd(
         tokens,
-        v["cache_hit_share"],
+        cache_hits(v["cache_hit_share"], v["requests_per_month"], v["cache_lifetime_seconds"]),
         v[f"{prefix}api_cached_read_mtok"],
         v[f"{prefix}api_cache_write_mtok"],
         v[f"{prefix}api_input_mtok"],

@@ -14,6 +14,7 @@ _ASSUMED = (
     "hours_per_day",
     "labels_per_day",
     "least_cached_tokens",
+    "cache_lifetime_seconds",
     "utilisation",
     "memory_share",
     "bandwidth_share",

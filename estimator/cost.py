@@ -187,6 +187,31 @@ def first_token_seconds(server: Server, input_tokens: Number, overhead_seconds: 
     return 2 * server.active_parameters * input_tokens / compute + overhead_seconds
 
 
+def cache_hits(assumed: Number, requests_per_month: Number, lifetime_seconds: Number) -> Number:
+    """Return the share of requests that find their prompt in the provider's cache.
+
+    The smaller of what is assumed and 1 - exp(-rate x lifetime): a cache is kept for a time after
+    its last use, and where requests come at random over the month (a Poisson process) that is the
+    share of gaps between two of them that are shorter. Known error: requests that come in bursts
+    find it more often.
+
+    Args:
+        assumed: The share where requests come all the time.
+        requests_per_month: Of all prompts that begin alike.
+        lifetime_seconds: After its last use.
+    """
+    rate = requests_per_month / (HOURS_PER_MONTH * SECONDS_PER_HOUR)
+    return smaller(assumed, 1 - _exp(-rate * lifetime_seconds))
+
+
+def _exp(value: Number) -> Number:
+    if isinstance(value, Decimal):
+        return value.exp().quantize(Decimal("1e-9"))  # of a share, so amounts stay readable
+    import numpy as np
+
+    return np.exp(value)
+
+
 def cached_tokens_usd(
     tokens: Number,
     hit_share: Number,

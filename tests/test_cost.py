@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -218,6 +219,33 @@ def test_prompts_are_cached_where_they_are_long_enough_and_batches_cost_half() -
         reckon({"in_batches": True, "api_model": "gemini-3.7-flash"})
 
 
+def test_rare_requests_find_nothing_in_a_cache_that_lives_for_minutes() -> None:
+    cache = {"input_tokens": 20_000, "cacheable_share": 1, "cache_hit_share": 0.9}
+
+    def per_request(requests: int) -> Decimal:
+        found = strategy(reckon(cache | {"requests_per_month": requests}, draws=1), "prompt")
+        item = next(item for item in found.lines if item.name == "cached_input")
+        assert "1 - exp(-requests a second x lifetime" in item.formula
+        assert {"requests_per_month", "cache_lifetime_seconds"} <= set(item.inputs)
+        assert item.usd_per_request is not None
+        return item.usd_per_request
+
+    found = reckon(cache, draws=1)
+    price, lifetime = input_(found, "api_input_mtok").mid, 300
+    plain = 20_000 * price / 10**6
+    assert per_request(1000) == plain  # one in 44 minutes: written each time, hardly ever read
+    assert per_request(10**6) == plain * Decimal("0.215")  # 0.9 x 0.1 + 0.1 x 1.25
+    hits = 1 - math.exp(-10_000 / 2_628_000 * lifetime)
+    by_hand = float(plain) * (hits * 0.1 + (1 - hits) * 1.25)
+    assert float(per_request(10_000)) == pytest.approx(by_hand)
+    curves = found.curves
+    assert curves is not None
+    for volume, usd in zip(curves.requests_per_month, curves.running_usd["prompt"], strict=True):
+        if volume in (1000, 10_000, 10**6):
+            output = 128 * input_(found, "api_output_mtok").mid / 10**6
+            assert usd == pytest.approx((per_request(volume) + output) * volume)
+
+
 def test_cached_prices_keep_their_ratio_to_a_price_that_is_set() -> None:
     found = reckon(prices={"api_input_mtok": 4})
     assert input_(found, "api_cached_read_mtok").mid == Decimal("0.4")
@@ -347,7 +375,11 @@ PER_REQUEST = ("prompt", "few_shot", "long_context", "rag")
 def test_more_requests_never_cost_less(
     fewer: int, more: int, input_tokens: int, cacheable_share: float
 ) -> None:
-    workload = {"input_tokens": input_tokens, "cacheable_share": cacheable_share}
+    workload = {
+        "input_tokens": input_tokens,
+        "cacheable_share": cacheable_share,
+        "cache_hit_share": 0,  # more requests keep a cache alive, which may make them cheaper
+    }
     small = reckon(workload | {"requests_per_month": fewer}, draws=1)
     large = reckon(workload | {"requests_per_month": fewer + more}, draws=1)
     for one, other in zip(small.strategies, large.strategies, strict=True):
