@@ -42,8 +42,9 @@ def case(title: str) -> dict:
 @settings(max_examples=60, deadline=None)
 def test_one_more_answer_never_lowers_answered(answers, question, data):
     value = data.draw(st.sampled_from(question.values))
-    more = {**answers, question.id: [value] if question.many else value}
-    before, after = parse_answers(answers), parse_answers(more)
+    fewer = {key: answer for key, answer in answers.items() if key != question.id}
+    more = {**fewer, question.id: [value] if question.many else value}
+    before, after = parse_answers(fewer), parse_answers(more)
     assert answered_share(after) >= answered_share(before)
     assert {one.id for one in open_questions(after)} <= {one.id for one in open_questions(before)}
 
@@ -202,6 +203,22 @@ def test_what_only_the_target_waits_for_comes_after_the_advices_own_first_step()
     assert (tried.recommendation.strategy, tried.recommendation.target) == ("prompt", "finetune")
     assert tried.recommendation.do_now.startswith("Collect 50"), "the prompt has been tried"
     assert {rung.rung: rung.when for rung in tried.ladder}["prompt"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("examples", "said"),
+    [
+        ("1_49", "50 to 500 checked"),
+        ("50_499", "50 to 499 examples that there are"),
+        ("500_4999", "500 to 4,999 examples that there are"),
+        ("gt100k", "then on all of them"),
+    ],
+)
+def test_the_ladder_speaks_of_the_examples_that_there_are(examples, said):
+    ladder = recommend(case("brand's voice") | {"examples": examples}).ladder
+    (rung,) = [one for one in ladder if one.rung == "finetune"]
+    assert said in rung.what
+    assert rung.what.endswith("with the best prompt on the evaluation set.")
 
 
 def test_every_topic_is_short_and_cited_and_every_link_leads_somewhere():
