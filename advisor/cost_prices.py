@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
-from advisor.input_book import InputBook, exact
+from advisor.input_book import InputBook, assumptions, exact
 from advisor.scenario import Scenario
 from estimator.prices import PRICE_NAMES, age_warning, service_prices
 from estimator.prices_api import ApiModel, ApiPrice, find_api_model
+from estimator.prices_cache import find_prompt_cache
 from estimator.prices_gpu import GpuPrice, offers_for
 from estimator.problems import InputError, Problem
 
@@ -118,7 +119,24 @@ def _add_api(book: InputBook, scenario: Scenario, today: date) -> None:
     in_batches = workload is not None and workload.in_batches
     price = model.price(prompt_tokens=prompt, today=today)
     _add_tokens(book, "", price, today, in_batches=in_batches)
+    _add_cache(book, price)
     _add_long(book, model, prompt, today, in_batches=in_batches)
+
+
+def _add_cache(book: InputBook, price: ApiPrice) -> None:
+    """Write down what the provider documents of its cache, in place of what is assumed."""
+    found = find_prompt_cache(price.provider, price.model)
+    if found is None:
+        return
+    for name, spread in (
+        ("least_cached_tokens", found.least_tokens),
+        ("cache_lifetime_seconds", found.lifetime_seconds),
+    ):
+        if spread is not None:
+            row = assumptions()[name]
+            label = f"{row.label}, {price.model}"
+            day = found.checked_at
+            book.add(name, label, row.unit, spread, "quoted", found.source, checked_at=day)
 
 
 def _add_long(

@@ -231,19 +231,41 @@ def test_rare_requests_find_nothing_in_a_cache_that_lives_for_minutes() -> None:
         return item.usd_per_request
 
     found = reckon(cache, draws=1)
-    price, lifetime = input_(found, "api_input_mtok").mid, 300
+    price, lifetime = input_(found, "api_input_mtok").mid, 1800  # gpt-6-sol: half an hour
     plain = 20_000 * price / 10**6
-    assert per_request(1000) == plain  # one in 44 minutes: written each time, hardly ever read
+    assert per_request(100) == plain  # one in 7 hours: written each time, hardly ever read
     assert per_request(10**6) == plain * Decimal("0.215")  # 0.9 x 0.1 + 0.1 x 1.25
-    hits = 1 - math.exp(-10_000 / 2_628_000 * lifetime)
+    hits = 1 - math.exp(-1000 / 2_628_000 * lifetime)
     by_hand = float(plain) * (hits * 0.1 + (1 - hits) * 1.25)
-    assert float(per_request(10_000)) == pytest.approx(by_hand)
+    assert float(per_request(1000)) == pytest.approx(by_hand)
     curves = found.curves
     assert curves is not None
     for volume, usd in zip(curves.requests_per_month, curves.running_usd["prompt"], strict=True):
-        if volume in (1000, 10_000, 10**6):
+        if volume in (100, 1000, 10**6):
             output = 128 * input_(found, "api_output_mtok").mid / 10**6
             assert usd == pytest.approx((per_request(volume) + output) * volume)
+
+
+@pytest.mark.parametrize(
+    ("model", "least", "lifetime"),
+    [
+        ("gpt-6-sol", 1024, 1800),
+        ("claude-opus-4-7", 2048, 300),
+        ("claude-opus-5-5", 512, 300),
+        ("gemini-3.8-flash", 4096, None),
+    ],
+)
+def test_what_a_provider_documents_of_its_cache_stands_in_place_of_assumptions(
+    model: str, least: int, lifetime: int | None
+) -> None:
+    found = reckon({"api_model": model}, draws=1)
+    tokens, kept = input_(found, "least_cached_tokens"), input_(found, "cache_lifetime_seconds")
+    assert (tokens.low, tokens.mid, tokens.high) == (least, least, least)
+    assert tokens.basis == "quoted"
+    assert tokens.checked_at is not None
+    assert tokens.source.startswith("https://")
+    assert kept.basis == ("assumed" if lifetime is None else "quoted")
+    assert lifetime is None or kept.mid == lifetime
 
 
 def test_cached_prices_keep_their_ratio_to_a_price_that_is_set() -> None:
