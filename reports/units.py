@@ -12,10 +12,10 @@ _COUNTS = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 
 def gib(size_bytes: int | None) -> str:
-    """Return a size in GiB (``12.3 GiB``), below 0.1 GiB in MiB (``37.2 MiB``)."""
+    """Return a size in GiB (``12.3 GiB``), below 1 GiB in MiB (``256.0 MiB``)."""
     if size_bytes is None:
         return UNKNOWN
-    if abs(size_bytes) < GIB // 10:
+    if round(abs(size_bytes) / MIB, 1) < 1024:
         return f"{size_bytes / MIB:,.1f} MiB" if size_bytes else "0"
     return f"{size_bytes / GIB:,.1f} GiB"
 
