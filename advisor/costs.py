@@ -103,7 +103,8 @@ def _growth(scenario: Scenario) -> tuple[Decimal, ...]:
     """Return the requests of each month as a multiple of the first month's."""
     percent = scenario.workload.growth_percent_per_month if scenario.workload else 0
     monthly = 1 + exact(percent) / 100
-    return tuple(monthly**month for month in range(HORIZON_MONTHS))
+    # not even the first month's requests are 0 to the power of 0, which Decimal has no value for
+    return (Decimal(1), *(monthly**month for month in range(1, HORIZON_MONTHS)))
 
 
 def _requests(book: InputBook, growth: tuple[Decimal, ...]) -> tuple[int, ...] | None:

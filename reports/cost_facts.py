@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from advisor.cost_report import CostReport, StrategyCost
 from reports import terminal_cost
 from reports.build import Report
@@ -32,8 +34,8 @@ def worth_drawing(report: Report) -> list[StrategyCost]:
     """
     if report.costs is None:
         return []
-    known = [one for one in report.costs.strategies if one.cumulative_usd_by_month]
-    known.sort(key=lambda one: one.total_usd or 0)
+    known = [one for one in report.costs.strategies if one.cumulative_p50_by_month]
+    known.sort(key=lambda one: in_all(one) or 0)
     first = advised(report)
     chosen = [first] if first in known and first else []
     for one in known:
@@ -41,3 +43,8 @@ def worth_drawing(report: Report) -> list[StrategyCost]:
         if one.cumulative_usd_by_month not in curves and len(chosen) < _MOST_CURVES:
             chosen.append(one)
     return chosen
+
+
+def in_all(one: StrategyCost) -> Decimal | None:
+    """Return what half of the draws exceed over the horizon, None where it is not known."""
+    return one.total_range.p50 if one.total_range else None

@@ -52,6 +52,7 @@ def _strategy(one: StrategyCost, today: date) -> Iterator[Row]:
     ranges = {
         "one_time": one.one_time_range,
         "first_month": one.monthly_range,
+        "per_1000_requests": one.per_1000_range,
         "in_all": one.total_range,
     }
     for key, found in ranges.items():
@@ -62,6 +63,9 @@ def _strategy(one: StrategyCost, today: date) -> Iterator[Row]:
     for month, amount in enumerate(one.cumulative_usd_by_month or (), start=1):
         key = f"paid_by_month.{month}"
         yield Row("cost", one.id, key, amount, "USD", "formula", one.title, today)
+    for month, amount in enumerate(one.cumulative_p50_by_month or (), start=1):
+        key = f"paid_by_month.{month}.p50"
+        yield Row("cost", one.id, key, amount, "USD", "random draws", one.title, today)
     for line in one.lines:
         unit = _UNITS.get(line.when, "USD")
         source = f"{line.formula or line.unknown} ({line.when})"

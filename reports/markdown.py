@@ -19,6 +19,7 @@ from reports.blocks import (
     Table,
     Text,
     harmless,
+    note,
     one_line,
     spans,
 )
@@ -30,7 +31,7 @@ _AT_START = re.compile(r"^(\s*)([-+=](?=[-=\s]|$)|\d+[.)](?=\s|$))")
 
 
 def render(report: Report) -> str:
-    """Return the report as one Markdown document; charts are told by their tables."""
+    """Return the report as one Markdown document; charts are told in words."""
     parts = [
         f"# {escaped(one_line(report.scenario.title))}",
         f"tuneplan report, {report.made_on:%-d %B %Y}",
@@ -72,8 +73,8 @@ def _block(block: Block) -> Iterator[str]:
             yield f"<details><summary>{_plain_html(summary)}</summary>"
             yield from _blocks(inner)
             yield "</details>"
-        case Chart():
-            pass  # what a picture shows is in the tables beside it
+        case Chart(label=label):  # its words in place of the picture
+            yield _inline(note(label))
 
 
 def _inline(text: Text) -> str:

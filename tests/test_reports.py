@@ -13,6 +13,8 @@ from rich.console import Console
 
 import reports.html
 from advisor.scenario import Scenario, load_scenario
+from estimator.calibrated import apply
+from estimator.calibration import Calibration, Figure
 from reports import terminal
 from reports.build import Report, build_report
 from reports.charts import memory_chart
@@ -216,7 +218,7 @@ def test_the_first_screen_says_what_to_do_and_what_it_takes(page, report):
 def test_page_tells_costs_as_they_were_reckoned(page, report):
     for one in report.costs.strategies:
         assert one.title in page.text
-        assert short_usd(one.total_usd) in page.text
+        assert short_usd(one.total_range.p50) in page.text
     for warning in report.costs.warnings:
         assert warning in page.text
     for found in report.costs.inputs:
@@ -244,6 +246,35 @@ def test_page_shows_fine_tunes_and_searches(page):
         "the method's default 0.001",
     ):
         assert words in page.text
+
+
+def test_calibrated_values_stand_beside_the_plain_ones(report):
+    lora, time = report.estimates[1], report.times[1]
+    offset = Figure(median=2**30, low=2**30, high=2**30, num_lessons=2)
+    taught = Calibration(
+        device_name="RTX 4090",
+        stack={"torch": "2.13"},
+        source="own",
+        num_lessons=2,
+        newest=DAY,
+        oldest=DAY,
+        lessons=("a", "b"),
+        formula_offset_bytes=offset,
+        notes=("Both lessons are young.",),
+    )
+    known = apply(taught, lora, time)
+    text = Page(reports.html.render(report.model_copy(update={"calibrated": (known,)}))).text
+    assert "by 2 probes on RTX 4090 (2026-11-22): allocated 14.5 GiB (plain 13.5 GiB)" in text
+    assert "Both lessons are young." in text
+
+
+def test_a_workload_that_is_zero_or_comes_to_an_end_can_be_reported(scenario):
+    for change in ({"requests_per_month": 0}, {"growth_percent_per_month": -100}):
+        workload = scenario.workload.model_copy(update=change)
+        changed = scenario.model_copy(update={"workload": workload, "plan": None})
+        page = Page(reports.html.render(build_report(changed, today=DAY)))
+        assert "What it costs" in page.text
+        assert page.open_tags == []
 
 
 def test_curves_lie_within_their_chart_and_cross_where_they_should():

@@ -57,13 +57,16 @@ def assumptions(report: Report) -> list[tuple[str, list[str]]]:
 
 def sources(report: Report) -> list[Block]:
     """Return where each kind of number comes from, with the date where there is one."""
+    rows = list(provenance(report))
+    if not rows:
+        return []
     head = ("Number", "Basis", "Source", "Date")
     return [
         Paragraph(
             "Measured: on a machine. Dry run: the real step, executed on tensors without content. "
             "Formula: in closed form. Quoted: from a source. Assumed: by whoever wrote it down."
         ),
-        Table("Where numbers come from", head, list(provenance(report))),
+        Table("Where numbers come from", head, rows),
     ]
 
 

@@ -29,7 +29,6 @@ from reports.charts_lines import Series, axis, line_chart
 from reports.cost_facts import advised, cheapest, worth_drawing
 from reports.terminal_cost import short_usd
 from reports.units import UNKNOWN, count, usd
-from reports.words import method_name
 
 _MONTHS_SHOWN = (1, 6, 12, 18, 24)
 _TORNADO_SHOWN = 8
@@ -57,8 +56,7 @@ def blocks(report: Report) -> list[Block]:
         marks[chosen.id] = "advised, cheapest" if chosen.id in marks else "advised"
     return [
         *_workload(report.scenario.workload, costs),
-        *bullets(_other_method(report)),
-        *bullets([Span("Look out: ", "tight"), one] for one in costs.warnings),
+        *bullets([Span("Look out: ", "tight"), one] for one in _warnings(report, costs)),
         _comparison(costs, marks),
         *bullets(_unknown(costs)),
         *_totals(costs, marks),
@@ -82,18 +80,16 @@ def _workload(workload: Workload | None, costs: CostReport) -> Iterator[Block]:
         )
 
 
-def _other_method(report: Report) -> Iterator[Text]:
-    """Say where training is reckoned for another method than the advised one."""
+def _warnings(report: Report, costs: CostReport) -> Iterator[str]:
     advice, plan = report.recommendation, report.scenario.plan
     method = advice.recommendation.method if advice else None
     if method and plan and plan.method != method:
-        own = method_name(plan.method)
-        advised_one = method_name(method)
-        yield [
-            Span("Look out: ", "tight"),
-            f"training is reckoned as the plan says, {own}; advised is {advised_one}, which needs "
-            f"a smaller GPU. Set method: {method} in the plan to reckon with it.",
-        ]
+        yield (
+            f"training is reckoned with method: {plan.method}, as the plan says; advised is "
+            f"method: {method}, whose training may fit a smaller GPU. Change the plan to reckon "
+            "with it."
+        )
+    yield from costs.warnings
 
 
 def _comparison(costs: CostReport, marks: dict[str, str]) -> Table:
@@ -107,12 +103,12 @@ def _comparison(costs: CostReport, marks: dict[str, str]) -> Table:
         rows.append(
             [
                 [one.title, note(f" {mark}")] if mark else one.title,
-                _usd(one.one_time_usd),
-                _usd(one.monthly_usd),
-                _usd(one.usd_per_1000_requests),
-                _usd(one.total_usd),
+                _p50(one.one_time_range),
+                _p50(one.monthly_range),
+                _p50(one.per_1000_range),
+                _p50(one.total_range),
                 _range(one.total_range),
-                f"{days.likely:,.0f}" if days else UNKNOWN,
+                f"{days.p50:,.0f}" if days else UNKNOWN,
             ]
         )
     head = (
@@ -127,8 +123,8 @@ def _comparison(costs: CostReport, marks: dict[str, str]) -> Table:
     return Table("What each strategy costs", head, rows, right(1, 7), frozenset(sums))
 
 
-def _usd(amount: Decimal | None) -> str:
-    return UNKNOWN if amount is None else short_usd(amount)
+def _p50(found: UsdRange | None) -> str:
+    return short_usd(found.p50) if found else UNKNOWN
 
 
 def _range(found: UsdRange | None) -> str:
@@ -149,17 +145,18 @@ def _unknown(costs: CostReport) -> Iterator[Text]:
 
 
 def _totals(costs: CostReport, marks: dict[str, str]) -> Iterator[Block]:
+    known = [(one, one.total_range) for one in costs.strategies if one.total_range]
     amounts = [
         Amount(
             f"{one.title}{f' ({marks[one.id]})' if one.id in marks else ''}",
-            short_usd(one.total_usd),
-            float(min(one.total_range.p10, one.total_usd)),
-            float(one.total_usd),
-            float(max(one.total_range.p90, one.total_usd)),
+            short_usd(found.p50),
+            float(found.p10),
+            float(found.p50),
+            float(found.p90),
             is_marked=one.id in marks,
         )
-        for one in sorted(costs.strategies, key=lambda one: one.total_usd or 0)
-        if one.total_usd and one.total_range and one.total_range.p10 > 0
+        for one, found in sorted(known, key=lambda pair: pair[1].p50)
+        if found.p10 > 0
     ]
     if not amounts:
         return
@@ -169,8 +166,8 @@ def _totals(costs: CostReport, marks: dict[str, str]) -> Iterator[Block]:
         "row_chart",
         range_chart(amounts, _axis_usd),
         f"Cost over {costs.horizon_months} months by strategy: {spoken}",
-        "Each step to the right is ten times as much. The dot takes the middle of every input; the "
-        "line holds eight of ten random draws.",
+        "Each labelled line is ten times the one before it. Half of the random draws lie below the "
+        "dot, and eight of ten within the bar.",
     )
 
 
@@ -194,19 +191,19 @@ def _months(report: Report) -> Iterator[Block]:
     y = axis([amount for amounts in paid.values() for amount in amounts], _axis_usd, zero=True)
     x = axis([0, costs.horizon_months], lambda month: f"{month:g}")
     series = [Series(one.title, list(enumerate(paid[one.id]))) for one in drawn]
-    spoken = "; ".join(f"{one.title} {short_usd(one.total_usd or Decimal(0))}" for one in drawn)
+    spoken = "; ".join(f"{one.title} {_p50(one.total_range)}" for one in drawn)
     yield Heading("Paid by the end of each month")
     yield Chart(
         "line_chart",
         line_chart(series, x=x, y=y, x_title="month"),
         f"Money paid by the end of each month; after {costs.horizon_months} months: {spoken}",
-        "Month 0 is what is paid once. Drawn are the advised strategy and the cheapest "
-        "others that differ.",
+        "Half of the random draws lie below each line. Month 0 is what is paid once. Drawn are the "
+        "advised strategy and the cheapest others that differ.",
     )
     rows = [
-        (one.title, *(short_usd((one.cumulative_usd_by_month or ())[m - 1]) for m in _MONTHS_SHOWN))
+        (one.title, *(short_usd(_paid(one)[month]) for month in _MONTHS_SHOWN))
         for one in costs.strategies
-        if one.cumulative_usd_by_month
+        if one.cumulative_p50_by_month
     ]
     head = ("Strategy", *(f"Month {month}" for month in _MONTHS_SHOWN))
     table = Table("Paid by the end of some months", head, rows, right(1, len(head)))
@@ -214,7 +211,8 @@ def _months(report: Report) -> Iterator[Block]:
 
 
 def _paid(one: StrategyCost) -> tuple[Decimal, ...]:
-    return (one.one_time_usd or Decimal(0), *(one.cumulative_usd_by_month or ()))
+    once = one.one_time_range.p50 if one.one_time_range else Decimal(0)
+    return (once, *(one.cumulative_p50_by_month or ()))
 
 
 def _break_even(report: Report, one: StrategyCost | None) -> Iterator[Block]:
@@ -302,8 +300,8 @@ def _volume_chart(report: Report, costs: CostReport) -> Iterator[Block]:
         ),
         "Cost of a month by requests a month; where two lines cross the strategies cost the same, "
         "as the table below says",
-        f"A month with what is paid once spread over {costs.horizon_months} months. Both axes are "
-        "logarithmic.",
+        f"A month with what is paid once spread over {costs.horizon_months} months, every input in "
+        "its middle. Both axes are logarithmic.",
     )
 
 

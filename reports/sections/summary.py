@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.cost_report import StrategyCost
+from advisor.cost_report import StrategyCost, UsdRange
 from estimator.estimate import MemoryEstimate
 from reports.blocks import Block, Callout, Facts, Paragraph, Text, bullets, strong
 from reports.build import Report
@@ -48,15 +48,18 @@ def _facts(report: Report) -> Iterator[tuple[str, str, str]]:
     if estimate:
         yield from _needs(report, estimate)
     cost = advised(report) or cheapest(report.costs)
-    if cost and cost.total_usd is not None:
-        yield _cost(report, cost)
+    if cost and cost.total_range:
+        yield _cost(report, cost, cost.total_range)
     yield from _measured(report)
     if report.recommendation:
         sure = report.recommendation.confidence
+        if not sure.answered:
+            yield "Confidence", "not known", "no question is answered yet"
+            return
         yield (
             "Confidence",
             f"{sure.stability:.0%}".replace("%", " %"),
-            f"of {sure.num_draws} draws with every rule's points redrawn give the same advice; "
+            f"of {sure.num_draws} draws, with points and weights redrawn, give the same advice; "
             f"{sure.answered:.0%} of the questions that matter are answered".replace("%", " %"),
         )
 
@@ -82,20 +85,15 @@ def _needs(report: Report, estimate: MemoryEstimate) -> Iterator[tuple[str, str,
         )
 
 
-def _cost(report: Report, cost: StrategyCost) -> tuple[str, str, str]:
-    spread = cost.total_range
-    between = (
-        f"{short_usd(spread.p10)} to {short_usd(spread.p90)} in 8 of 10 draws" if spread else ""
-    )
+def _cost(report: Report, cost: StrategyCost, spread: UsdRange) -> tuple[str, str, str]:
     months = report.costs.horizon_months if report.costs else 0
+    between = f"{short_usd(spread.p10)} to {short_usd(spread.p90)} in 8 of 10 draws"
     parts = [cost.title, between]
     best = cheapest(report.costs)
-    if best and best.id != cost.id and best.total_usd is not None:
-        parts.append(
-            f"cheapest: {best.title[0].lower()}{best.title[1:]}, {short_usd(best.total_usd)}"
-        )
-    total = short_usd(cost.total_usd) if cost.total_usd is not None else ""
-    return f"Cost over {months} months", total, "; ".join(part for part in parts if part)
+    if best and best.total_range and best.id != cost.id:
+        title = f"{best.title[0].lower()}{best.title[1:]}"
+        parts.append(f"cheapest: {title}, {short_usd(best.total_range.p50)}")
+    return f"Cost over {months} months", short_usd(spread.p50), "; ".join(parts)
 
 
 def _measured(report: Report) -> Iterator[tuple[str, str, str]]:
