@@ -88,10 +88,10 @@ class SetAside(Record):
 class Confidence(Record):
     """How far the advice can be trusted, as three things that are no one percentage.
 
-    ``stability`` is the share of ``num_draws`` redrawn sets of points (with ``seed``) under which
-    the strategy stays the best, ``answered`` the share of the questions that matter. ``evidence``
-    tells what the winning score rests on: the share of its points, whatever their sign, by the
-    grade of their sources.
+    ``stability`` is the share of ``num_draws`` redrawn sets of points and weights (with ``seed``)
+    under which the strategy stays the best, ``answered`` the share of the questions that matter.
+    ``evidence`` tells what the winning score rests on: the share of its points, whatever their
+    sign, by the grade of their sources.
     """
 
     stability: float
@@ -99,6 +99,15 @@ class Confidence(Record):
     seed: int
     answered: float
     evidence: dict[Evidence, float]
+
+    @property
+    def sentence(self) -> str:
+        """What ``stability`` says, in words; where nothing is answered it says nothing."""
+        if not self.answered:
+            return "Nothing is answered yet, so no draw can tell how stable the advice is."
+        share = f"{self.stability:.0%}".replace("%", " %")
+        redrawn = "the rules' points and the strategies' weights are redrawn"
+        return f"It stays the advice in {share} of {self.num_draws} draws, in which {redrawn}."
 
 
 class Choice(Record):

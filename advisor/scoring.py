@@ -20,12 +20,12 @@ from advisor.rules import (
 )
 
 Factors = dict[str, float]
-"""A factor for the points of each rule, by rule id."""
+"""A factor for the points of each rule, by rule id, and for weights, by :func:`_weight_id`."""
 
 NUM_DRAWS = 400
 SEED = 0
 SPREAD = 0.35
-"""Standard deviation of a redrawn rule weight's logarithm: two in three lie within 0.7 to 1.4."""
+"""Standard deviation of a factor's logarithm: two in three factors lie within 0.7 to 1.4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,10 @@ def score(
     strategy: Strategy, found: Applied, axes: dict[Axis, float], factors: Factors | None = None
 ) -> float:
     """Return a strategy's score: its weighted axes, plus the adjustments that apply."""
-    total = sum(weight * axes[axis] for axis, weight in strategy.weights.items())
+    total = 0.0
+    for axis, weight in strategy.weights.items():
+        factor = factors.get(_weight_id(strategy, axis), 1.0) if factors else 1.0
+        total += weight * factor * axes[axis]
     for one in found.adjustments[strategy.id]:
         total += one.points_at(axes) * (factors[one.rule] if factors else 1.0)
     return round(total, 4)
@@ -107,10 +110,12 @@ def top_strategy(answers: Answers) -> str:
 
 
 def stability(found: Applied, top: str) -> float:
-    """Return the share of redrawn rule weights under which ``top`` stays the best.
+    """Return the share of redrawn points and weights under which ``top`` stays the best.
 
-    The points of every rule and adjustment are multiplied by a lognormal factor of their own, 400
-    times, with a fixed seed: it shows whether the advice hangs on the exact points.
+    The points of every rule and adjustment, and every weight of a strategy on an axis but those of
+    1, are multiplied by a lognormal factor of their own, 400 times, with a fixed seed: it shows
+    whether the advice hangs on the exact numbers. A weight of 1 is the unit that the others are
+    written in: the need is the strategy's own, and its uncertainty that of the rules.
     """
     candidates = found.open_strategies()
     tops = [
@@ -120,12 +125,19 @@ def stability(found: Applied, top: str) -> float:
     return tops.count(top) / NUM_DRAWS
 
 
+def _weight_id(strategy: Strategy, axis: Axis) -> str:
+    return f"{strategy.id}: {axis}"
+
+
 @cache
 def _draws() -> tuple[Factors, ...]:
     generator = random.Random(SEED)
     base = knowledge_base()
-    rules = [rule.rule for rule in base.rules]
-    rules += [one.rule for strategy in base.strategies for one in strategy.adjustments]
+    names = [rule.rule for rule in base.rules]
+    names += [one.rule for strategy in base.strategies for one in strategy.adjustments]
+    for strategy in base.strategies:
+        weights = strategy.weights.items()
+        names += [_weight_id(strategy, axis) for axis, weight in weights if weight != 1]
     return tuple(
-        {rule: generator.lognormvariate(0, SPREAD) for rule in rules} for _ in range(NUM_DRAWS)
+        {name: generator.lognormvariate(0, SPREAD) for name in names} for _ in range(NUM_DRAWS)
     )

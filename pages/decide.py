@@ -82,8 +82,8 @@ def show_confidence(sure: Confidence) -> None:
         st.metric(
             "Stability",
             f"{sure.stability:.0%}" if sure.answered else "no answers yet",
-            help=f"In how many of {sure.num_draws} draws, in which every rule's points are "
-            "redrawn, this strategy stays the best.",
+            help=f"In how many of {sure.num_draws} draws, in which the rules' points and the "
+            "strategies' weights are redrawn, this strategy stays the best.",
             width="content",
         )
     st.caption(f"The points of this strategy rest on {show.plain(', '.join(shares))}.")

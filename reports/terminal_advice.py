@@ -131,17 +131,13 @@ def _suggestions(suggestions: Iterable[Suggestion]) -> Iterator[tuple[str, str]]
 
 def _confidence(found: Recommendation) -> Iterator[RenderableType]:
     sure = found.confidence
-    kept = f"It stays the advice in {_share(sure.stability)} of {sure.num_draws} draws"
     shares = ", ".join(
         f"{_share(share)} {_GRADES[grade]}" for grade, share in sure.evidence.items() if share
     )
     yield from _lines(
         "How sure is that",
         (
-            (
-                "-",
-                f"{kept} with perturbed rules.",
-            ),
+            ("-", sure.sentence),
             ("-", f"{_share(sure.answered)} of the questions that matter are answered."),
             ("-", f"Its points rest on: {shares or 'nothing'}."),
         ),

@@ -143,8 +143,18 @@ def test_document_has_the_fields_others_read():
 
 
 def test_stability_is_high_far_from_a_border_and_lower_near_one():
-    assert recommend(case("Live prices")).stability == 1
+    assert recommend(case("Live prices")).stability > 0.99
     assert 0.4 < recommend(case("Chip design")).stability < 0.95
+
+
+def test_stability_counts_the_weights_and_says_nothing_where_nothing_is_answered():
+    protein = recommend(case("Protein"))
+    assert 0.3 < protein.stability < 0.7, "a new model rests on its weight of 1.9 on the domain"
+    assert f"{protein.stability:.0%}".replace("%", " %") in protein.confidence.sentence
+    nothing = recommend({}).confidence
+    assert nothing.sentence.startswith("Nothing is answered")
+    assert "%" not in nothing.sentence
+    assert isinstance(nothing.stability, float)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from advisor.answers import Answers
 from advisor.questions import find_question
 from advisor.recommendation import CounterEvidence, Flip, GateFound, Ranked, Reason, Recommendation
 from advisor.rules import knowledge_base
-from advisor.scoring import NUM_DRAWS, SPREAD
+from advisor.scoring import SPREAD
 from reports.blocks import (
     Block,
     Bullets,
@@ -163,10 +163,8 @@ def _ranking(advice: Recommendation, answers: Answers) -> Iterator[Block]:
 
 def _confidence(advice: Recommendation) -> Iterator[str]:
     sure = advice.confidence
-    yield (
-        f"It stays the advice in {_share(sure.stability)} of {NUM_DRAWS} draws, in which every "
-        f"rule's points are redrawn (lognormal, spread {SPREAD})."
-    )
+    how = f" Each factor is lognormal, with a spread of {SPREAD}." if sure.answered else ""
+    yield f"{sure.sentence}{how}"
     yield f"{_share(sure.answered)} of the questions that matter are answered."
     shares = sure.evidence.items()
     told = [f"{_share(share)} on {_GRADES[grade]}" for grade, share in shares if share]
@@ -219,7 +217,7 @@ def _changed(flip: Flip) -> tuple[str, str]:
 def _ladder(advice: Recommendation) -> Table:
     rows: list[list[Text]] = []
     for rung in advice.ladder:
-        what: list[Part] = [rung.what]
+        what: list[Part] = [rung.what, *(strong(f" {step}") for step in rung.steps)]
         if rung.when == "later":
             what = [rung.evidence, *(strong(f" {step}") for step in rung.missing)]
         rows.append([rung.when, strong(rung.title), what, link(rung.source, rung.url)])
