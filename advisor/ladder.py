@@ -15,6 +15,8 @@ from advisor.scoring import Applied
 from estimator.records import Record
 
 When = Literal["done", "now", "later"]
+PREPARATION = "preparation"
+"""The rung of the work that the target waits for; its ``what`` is that work."""
 
 
 class Rung(Record):
@@ -129,12 +131,11 @@ def _preparation(found: Applied, target: str) -> Rung:
     gates = _gates_of(found, target)
     title = knowledge_base().strategy(target).title
     return Rung(
-        rung="preparation",
+        rung=PREPARATION,
         title=f"What {title[0].lower()}{title[1:]} waits for",
         when="now",
         what=" ".join(_asked(gates)),
         evidence=" ".join(gate.text for gate in gates),
-        steps=_asked(gates),
         source=gates[0].source.name,
         url=gates[0].source.url,
     )

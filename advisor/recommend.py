@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from advisor.answers import Answers, answered_share, parse_answers, relevant_answers
 from advisor.flips import flips
 from advisor.hosted import hosted_offers
-from advisor.ladder import Rung, climb
+from advisor.ladder import PREPARATION, Rung, climb
 from advisor.methods import Memory, choose_method, read_memory
 from advisor.questions import find_question
 from advisor.recommendation import (
@@ -222,7 +222,10 @@ def _method(
 
 def _next_step(ladder: tuple[Rung, ...], *, fits: bool) -> str:
     """What the ladder's steps for now ask for, in its order; the last is the advice's own."""
-    steps = [step for rung in ladder if rung.when == "now" for step in rung.steps]
+    steps: list[str] = []
+    for rung in ladder:
+        if rung.when == "now":
+            steps += (rung.what,) if rung.rung == PREPARATION else rung.steps
     *before, last = dict.fromkeys(steps)
     if not fits:
         before.append("Take a smaller model or a larger GPU: no method fits the one that there is.")
