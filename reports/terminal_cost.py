@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Literal
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -25,6 +26,10 @@ _LEGEND = (
 _MIDDLES = (
     "Items take the middle of every input. Where ranges reach further up than down, their sum is "
     "lower than what half of the draws exceed (p50)."
+)
+_BREAK_EVENS = (
+    "Every input in its middle; 1 to 10 billion requests. Further GPUs come in steps, so one that "
+    "costs less may cost more again: not throughout."
 )
 _WHEN = {
     "one_time": "once",
@@ -154,22 +159,60 @@ def sparkline(amounts: Sequence[Decimal]) -> str:
 
 def _break_evens(report: CostReport, best: StrategyCost | None) -> list[RenderableType]:
     """Return from how many requests another strategy costs less than the cheapest one."""
-    if best is None:
+    if best is None or report.curves is None:
         return []
     table = _table("running costs alone", "with what is paid once", first=f"less than {best.id}")
-    for pair in report.break_evens:
-        if best.id not in (pair.one, pair.other):
-            continue
-        other = pair.other if pair.one == best.id else pair.one
-        cells = []
-        for crossings in (pair.running, pair.in_all):
-            first = next((one for one in crossings if one.cheaper_above == other), None)
-            cells.append(f"{count(first.requests_per_month)}" if first else "-")
-        if any(cell != "-" for cell in cells):
-            table.add_row(other, *cells)
-    if not table.row_count:
-        return [Text(f"At every volume {best.id} costs least.")]
-    return [Text("From how many requests a month another strategy costs less", style="bold"), table]
+    reckoned = list(report.curves.in_all_usd)
+    cells = {
+        one.id: (
+            cheaper_from(report, best.id, one.id, "running"),
+            cheaper_from(report, best.id, one.id, "in_all"),
+        )
+        for one in report.strategies
+        if one.id in reckoned and one.id != best.id
+    }
+    if all(cell in ("never", "the same") for row in cells.values() for cell in row):
+        least = f"At every volume {best.id} costs least of those reckoned"
+        return [Text(f"{least} ({', '.join(reckoned)}).")]
+    for one in report.strategies:
+        if one.id != best.id:
+            table.add_row(one.id, *cells.get(one.id, ("not reckoned",) * 2))
+    title = "The requests a month at which another strategy first costs less"
+    return [Text(title, style="bold"), Text(_BREAK_EVENS, style="dim"), table]
+
+
+def cheaper_from(
+    report: CostReport, best: str, other: str, by: Literal["running", "in_all"]
+) -> str:
+    """Return in words at which volumes one strategy costs less than another.
+
+    Args:
+        report: In whose curves both are.
+        best: The strategy that is compared with.
+        other: The one that may cost less.
+        by: What running costs alone, or with what is paid once.
+
+    Returns:
+        The volume from which it does, with a word where it does not throughout; or ``always``,
+        ``never``, ``the same``.
+    """
+    curves = report.curves
+    amounts = (curves.running_usd if by == "running" else curves.in_all_usd) if curves else {}
+    pairs = [pair for pair in report.break_evens if {pair.one, pair.other} == {best, other}]
+    crossings = getattr(pairs[0], by) if pairs else ()
+    if not crossings:
+        gaps = {
+            theirs.compare(mine) for theirs, mine in zip(amounts[other], amounts[best], strict=True)
+        }
+        if gaps == {Decimal(0)}:
+            return "the same"
+        return "never" if Decimal(1) in gaps else "always"
+    up = [one for one in crossings if one.cheaper_above == other]
+    down = [one for one in crossings if one.cheaper_above != other]
+    if crossings[0].cheaper_above != other:
+        again = " (and again above)" if up else ""
+        return f"below {count(down[0].requests_per_month)}{again}"
+    return f"{count(up[0].requests_per_month)}{' (not throughout)' if down else ''}"
 
 
 def _tornado(best: StrategyCost) -> RenderableType:

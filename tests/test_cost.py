@@ -20,7 +20,8 @@ from advisor.costs import reckon_costs
 from advisor.scenario import load_scenario, parse_scenario
 from estimator.cost_ledger import CostInput
 from estimator.problems import InputError
-from reports.terminal_cost import costs, short_usd
+from reports.terminal_cost import cheaper_from, costs, short_usd
+from reports.units import count
 
 SUPPORT_BOT = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
 TODAY = date(2026, 11, 22)
@@ -306,6 +307,41 @@ def test_a_scenario_without_workload_says_what_is_paid_once() -> None:
     assert prompt.days_to_first_version is not None
     assert found.curves is None
     assert any("has no workload" in reason for reason in prompt.unknown)
+
+
+def test_what_costs_least_at_every_volume_is_said_of_those_reckoned_alone() -> None:
+    workload = {"corpus_tokens": None, "few_shot_tokens": 50, "cacheable_share": 0}
+    shown = terminal(costs(reckon(workload, plan=None)))
+    assert "At every volume prompt costs least of those reckoned (prompt, few_shot)." in shown
+
+
+def test_break_evens_say_never_always_where_first_and_whether_it_holds() -> None:
+    found = reckon({"cacheable_share": 0}, draws=1)
+    assert found.curves is not None
+
+    def cell(best: str, other: str) -> str:
+        return cheaper_from(found, best, other, "running")
+
+    assert cell("prompt", "long_context") == "never"
+    assert cell("long_context", "prompt") == "always"
+    assert cell("open_model", "new_model") == "the same"
+    pair = next(
+        one for one in found.break_evens if (one.one, one.other) == ("prompt", "open_model")
+    )
+    first = count(pair.running[0].requests_per_month)
+    assert len(pair.running) == 1
+    assert cell("prompt", "open_model") == first
+    assert cell("open_model", "prompt") == f"below {first}"
+    back = [one for one in found.break_evens if len(one.running) > 1]
+    assert back  # the next GPU makes it dearer again
+    for one in back:
+        later = one.running[0].cheaper_above
+        earlier = one.one if later == one.other else one.other
+        assert cell(earlier, later).endswith(" (not throughout)")
+        assert cell(later, earlier).endswith(" (and again above)")
+    unknown = terminal(costs(reckon({"corpus_tokens": 5_000_000}, draws=1)))
+    row = next(line for line in unknown.splitlines() if "not reckoned" in line)
+    assert row.split() == ["long_context", *["not", "reckoned"] * 2]
 
 
 def test_a_scenario_without_plan_reckons_with_apis_alone() -> None:
