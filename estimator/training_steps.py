@@ -23,11 +23,11 @@ class Examples:
     num_rows: int | None = None
 
 
-def count_steps(plan: FineTunePlan, examples: Examples) -> int:
-    """Return the optimizer steps of a whole fine-tune, as Hugging Face Trainer counts them.
+def count_rows(plan: FineTunePlan, examples: Examples) -> int:
+    """Return the rows that an epoch trains on.
 
-    Each epoch's last step may be smaller than the others. Without padding, examples are packed
-    into rows of ``seq_len`` tokens; of examples of unknown length each takes a row.
+    Without padding, examples are packed into rows of ``seq_len`` tokens; of examples of unknown
+    length each takes a row.
     """
     trained = examples.num_examples * (1 - plan.schedule.validation_fraction)
     rows = round(trained)
@@ -35,6 +35,19 @@ def count_steps(plan: FineTunePlan, examples: Examples) -> int:
         rows = examples.num_rows
     elif not plan.padded and examples.tokens_per_example is not None:
         rows = ceil(trained * examples.tokens_per_example / plan.seq_len)
-    rows = max(1, rows)
-    micro_batches = ceil(rows / (plan.micro_batch_size * plan.parallel.data_parallel_size))
+    return max(1, rows)
+
+
+def count_micro_batches(plan: FineTunePlan, examples: Examples) -> int:
+    """Return the micro-batches of an epoch; the last one may be smaller than the others."""
+    size = plan.micro_batch_size * plan.parallel.data_parallel_size
+    return ceil(count_rows(plan, examples) / size)
+
+
+def count_steps(plan: FineTunePlan, examples: Examples) -> int:
+    """Return the optimizer steps of a whole fine-tune, as Hugging Face Trainer counts them.
+
+    Each epoch's last step may be smaller than the others.
+    """
+    micro_batches = count_micro_batches(plan, examples)
     return ceil(ceil(micro_batches / plan.gradient_accumulation_steps) * plan.epochs)

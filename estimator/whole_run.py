@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from math import ceil
 from statistics import median
 
 from estimator.cheapest import GpuPrice, gpu_prices
 from estimator.plan import FineTunePlan
 from estimator.records import Record
 from estimator.throughput import Span
-from estimator.training_steps import Examples, count_steps
+from estimator.training_steps import Examples, count_micro_batches, count_rows, count_steps
 
 _SECONDS_PER_HOUR = 3600
+
+_ALL_BUT_FILLED = 0.98
+"""Steps filled to this share on average are not worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class UsdSpan(Record):
 
 
 class WholeRun(Record):
-    """The time and money of a whole fine-tune: ``num_steps`` steps like those measured.
+    """The time and money of a whole fine-tune: ``num_steps`` steps.
 
     ``step_seconds`` are those of the plan's whole step, of every micro-batch. ``hours`` is None
     where nobody says how many examples there are, ``usd`` also where the steps were not taken on
@@ -72,11 +76,13 @@ def whole_run(
 ) -> WholeRun:
     """Return what the whole fine-tune of a plan would take.
 
-    Time is steps x seconds of a step. A probe's step takes two micro-batches at most; those that
-    the plan has beyond them take as long as the measured ones did, and the optimizer runs once.
-    The range is that of the measured steps: every step as fast as the fastest, every step as slow
-    as the 95th percentile. Known error: what slows a GPU down over hours (heat, other users, a
-    slow disk) shows in no short probe.
+    Time is micro-batches x seconds of one, and steps x seconds of the optimizer, which runs once a
+    step. All measured micro-batches are full; an epoch's last one may hold fewer rows, and its last
+    step fewer micro-batches. A smaller micro-batch takes its share of a full one's time at least,
+    and as long as a full one at most, where the time goes into launching kernels. The range is that
+    of the measured steps beside: every step as fast as the fastest, every step as slow as the 95th
+    percentile. Known error: what slows a GPU down over hours (heat, other users, a slow disk) shows
+    in no short probe.
 
     Args:
         plan: What was measured.
@@ -95,12 +101,7 @@ def whole_run(
         unknown = "Nobody says how many examples there are: set data.num_examples or name a file."
         return WholeRun(num_steps=None, step_seconds=step, unknown=unknown)
     num_steps = count_steps(plan, examples)
-    filled = _filled(plan, times, examples)
-    hours = Span(
-        low=num_steps * step.low * filled / _SECONDS_PER_HOUR,
-        likely=num_steps * step.likely / _SECONDS_PER_HOUR,
-        high=num_steps * step.high / _SECONDS_PER_HOUR,
-    )
+    hours = _hours(plan, times, examples, num_steps)
     prices = _prices(gpu)
     unknown = ""
     if gpu is None:
@@ -123,8 +124,30 @@ def whole_run(
 
 def _whole_step(plan: FineTunePlan, seconds: float, optimizer: float) -> float:
     optimizer = min(optimizer, seconds)
-    share = plan.gradient_accumulation_steps / plan.micro_steps_taken
-    return (seconds - optimizer) * share + optimizer
+    return _micro_batch(plan, seconds, optimizer) * plan.gradient_accumulation_steps + optimizer
+
+
+def _micro_batch(plan: FineTunePlan, seconds: float, optimizer: float) -> float:
+    """Return the seconds of one full micro-batch, told from those of a measured step."""
+    return max(0.0, seconds - optimizer) / plan.micro_steps_taken
+
+
+def _hours(plan: FineTunePlan, times: StepTimes, examples: Examples, num_steps: int) -> Span:
+    rows_at_once = plan.micro_batch_size * plan.parallel.data_parallel_size
+    by_rows = plan.epochs * count_rows(plan, examples) / rows_at_once
+    begun = plan.epochs * count_micro_batches(plan, examples)
+    filled = _filled(plan, times, examples)
+
+    def hours(seconds: float, micro_batches: float) -> float:
+        optimizer = min(times.optimizer, seconds)
+        forth_and_back = micro_batches * _micro_batch(plan, seconds, optimizer)
+        return (forth_and_back + num_steps * optimizer) / _SECONDS_PER_HOUR
+
+    return Span(
+        low=hours(times.low, by_rows) * filled,
+        likely=hours(times.likely, by_rows),
+        high=hours(times.high, begun),
+    )
 
 
 def _filled(plan: FineTunePlan, times: StepTimes, examples: Examples) -> float:
@@ -157,9 +180,11 @@ def _assumptions(
     plan: FineTunePlan, times: StepTimes, examples: Examples, prices: list[GpuPrice]
 ) -> Iterator[str]:
     yield (
-        f"Every step takes as long as the {times.num_steps} timed ones did: the range is their "
+        f"A full step takes as long as the {times.num_steps} timed ones did: the range is their "
         "fastest to their 95th percentile. Loading, evaluation and saving come on top."
     )
+    if note := _part_filled(plan, examples):
+        yield note
     if held := plan.schedule.validation_fraction:
         whole = f"{examples.num_examples:,} examples"
         yield f"{held * 100:g} % of the {whole} are held out for validation."
@@ -172,3 +197,18 @@ def _assumptions(
         yield "The timed steps were taken on random tokens of full length."
     if prices and prices[0].min_gpus > 1:
         yield f"The GPU is rented {prices[0].min_gpus} at a time, and all of them are paid for."
+
+
+def _part_filled(plan: FineTunePlan, examples: Examples) -> str:
+    """Say that an epoch's last step is smaller than the others, where that is much of the time."""
+    rows = count_rows(plan, examples)
+    rows_at_once = plan.micro_batch_size * plan.parallel.data_parallel_size
+    rows_of_step = rows_at_once * plan.gradient_accumulation_steps
+    steps = ceil(rows / rows_of_step)
+    if rows > _ALL_BUT_FILLED * steps * rows_of_step:
+        return ""
+    last = rows - (steps - 1) * rows_of_step
+    return (
+        f"An epoch's last step has {last:,} of {rows_of_step:,} rows: micro-batches are counted by "
+        "their rows, and in the upper end of the range as full ones."
+    )

@@ -140,13 +140,29 @@ def test_the_whole_run_is_steps_times_seconds_and_its_money_dated_prices(
     found = whole_run(plan, TIMES, examples, "Tesla T4")
     assert found.step_seconds.likely == pytest.approx((1.0 - 0.2) * 4 + 0.2)
     assert found.hours is not None
-    assert found.hours.likely == pytest.approx(58 * 3.4 / 3600)
+    assert found.hours.likely == pytest.approx((450 * 0.4 + 58 * 0.2) / 3600)
     assert found.hours.low < found.hours.likely < found.hours.high
     rates = [one.usd_per_hour for one in gpu_prices() if one.gpu == "Tesla T4"]
     assert found.usd is not None
     assert found.usd.low == (Decimal(str(found.hours.low)) * min(rates)).quantize(found.usd.low)
     assert found.prices_from in {one.checked_at for one in gpu_prices()}
     assert "58 steps take" in probe_facts.whole_run(found)
+
+
+def test_a_step_that_is_filled_in_part_takes_no_whole_steps_time(tiny_plan: FineTunePlan) -> None:
+    plan = tiny_plan.changed(micro_batch_size=4, gradient_accumulation_steps=2, epochs=3)
+    examples = Examples(num_examples=40, tokens_per_example=30, num_rows=9)
+    forward_and_backward = (1.0 - 0.2) / 2
+    assert count_steps(plan, examples) == 2 * 3  # 8 rows, then 1
+    found = whole_run(plan, TIMES, examples, None)
+    assert found.hours is not None
+    assert found.hours.likely * 3600 == pytest.approx(3 * (9 / 4 * forward_and_backward + 2 * 0.2))
+    # at most the last micro-batch takes as long as a full one: then the second step is half a step
+    assert found.hours.high * 3600 == pytest.approx(3 * (1.5 + (1.5 - 0.2) / 2 + 0.2))
+    assert any("last step has 1 of 8 rows" in one for one in found.assumptions)
+    large = whole_run(plan.changed(micro_batch_size=36), TIMES, examples, None)
+    assert large.hours is not None
+    assert large.hours.likely * 3600 == pytest.approx(3 * (9 / 36 * forward_and_backward + 0.2))
 
 
 def test_packed_examples_fill_rows_and_a_cpu_has_no_price(tiny_plan: FineTunePlan) -> None:
