@@ -13,7 +13,7 @@ from advisor.bundled import read_bundled
 from advisor.questions import questions
 from advisor.rules import Source, with_sources
 from advisor.workload import Workload
-from estimator.documents import read_document
+from estimator.documents import read_document, read_text
 from estimator.plan import FineTunePlan, parse_plan, resolve_paths
 from estimator.prices import name_problems
 from estimator.problems import InputError, Problem
@@ -115,9 +115,13 @@ def load_answers(path: Path) -> Answers:
 def load_answers_and_plan(path: Path) -> tuple[Answers, FineTunePlan | None]:
     """Return the answers in a file, and the plan where it is a scenario file with one.
 
+    A file that holds nothing, or comments alone, holds no answers.
+
     Raises:
         InputError: The file, the answers or the scenario is wrong; every problem is listed.
     """
+    if _is_empty(read_text(path)):
+        return {}, None
     document = read_document(path)
     if Scenario.model_fields.keys() & document.keys():
         scenario = load_scenario(path)
@@ -125,6 +129,11 @@ def load_answers_and_plan(path: Path) -> tuple[Answers, FineTunePlan | None]:
     known = {question.id for question in questions()} - FineTunePlan.model_fields.keys()
     refuse_other_kind(document, "a set of answers or a scenario", known, str(path))
     return parse_answers(document, str(path)), None
+
+
+def _is_empty(text: str) -> bool:
+    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+    return all(not line or line.startswith("#") for line in lines)
 
 
 @cache

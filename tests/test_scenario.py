@@ -91,6 +91,13 @@ def test_answers_come_from_a_scenario_or_from_a_file_of_their_own(tmp_path):
     assert load_answers(SUPPORT_BOT) == load_scenario(SUPPORT_BOT).answers
 
 
+@pytest.mark.parametrize("text", ["", "\n \n", "# nothing is known yet\n", "{}"])
+def test_an_empty_file_holds_no_answers(tmp_path, text):
+    path = tmp_path / "answers.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load_answers(path) == {}
+
+
 def test_wrong_answers_in_a_file_of_their_own_name_the_file(tmp_path):
     path = tmp_path / "answers.yaml"
     path.write_text("tried: bassic\n", encoding="utf-8")
