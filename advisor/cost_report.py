@@ -127,7 +127,7 @@ class CostReport(Record):
 
     Attributes:
         title: The scenario's.
-        today: The day on which prices were looked up.
+        today: The day for which it was reckoned; each price in ``inputs`` has a day of its own.
         horizon_months: How many months ``total_usd`` covers.
         draws: How many random draws the ranges rest on.
         seed: What they begin with; the same seed draws the same.
@@ -154,3 +154,10 @@ class CostReport(Record):
     break_even_accuracy: Decimal | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def price_days(self) -> tuple[date, date] | None:
+        """The oldest and the newest day of the quoted prices; None where none has a day."""
+        prices = [one for one in self.inputs if one.basis == "quoted" and "USD" in one.unit]
+        days = [one.checked_at for one in prices if one.checked_at is not None]
+        return (min(days), max(days)) if days else None

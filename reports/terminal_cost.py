@@ -70,7 +70,14 @@ def _workload(report: CostReport) -> RenderableType:
         return Text("No workload: only what is paid once is known.")
     first, last = report.requests_by_month[0], report.requests_by_month[-1]
     grown = f", {count(last)} in month {report.horizon_months}" if last != first else ""
-    return Text(f"{count(first)} requests in the first month{grown}; prices of {report.today}")
+    return Text(f"{count(first)} requests in the first month{grown}{_price_days(report)}")
+
+
+def _price_days(report: CostReport) -> str:
+    if report.price_days is None:
+        return ""
+    oldest, newest = report.price_days
+    return f"; prices of {oldest}" + (f" to {newest}" if newest != oldest else "")
 
 
 def _table(*right: str, first: str = "strategy", wraps: bool = False) -> Table:

@@ -19,6 +19,7 @@ from advisor.cost_report import CostReport, StrategyCost
 from advisor.costs import reckon_costs
 from advisor.scenario import load_scenario, parse_scenario
 from estimator.cost_ledger import CostInput
+from estimator.prices import PRICE_NAMES
 from estimator.problems import InputError
 from reports.terminal_cost import cheaper_from, costs, short_usd
 from reports.units import count
@@ -140,6 +141,18 @@ def test_an_always_on_h100_breaks_even_with_three_apis(
     assert pair.running[0].cheaper_above == "open_model"
     assert pair.running[0].requests_per_month == pytest.approx(requests, rel=0.002)
     assert pair.in_all[0].requests_per_month > pair.running[0].requests_per_month
+
+
+def test_prices_are_of_the_days_on_which_they_were_seen_not_of_today(report: CostReport) -> None:
+    assert report.price_days is not None
+    oldest, newest = report.price_days
+    days = [input_(report, name).checked_at for name in ("api_input_mtok", "rerank_request")]
+    assert all(day is not None and oldest <= day <= newest for day in days)
+    assert oldest < newest < TODAY
+    line = terminal(costs(report)).splitlines()[1]
+    assert line.endswith(f"prices of {oldest} to {newest}")
+    free = dict.fromkeys(PRICE_NAMES, 1.0)
+    assert reckon(prices=free, draws=1).price_days is None
 
 
 def test_growth_raises_each_month_and_requests_are_counted_whole(report: CostReport) -> None:
