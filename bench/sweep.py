@@ -22,7 +22,7 @@ from typing import Any
 from estimator.catalogue import ModelCard, bundled_models
 from estimator.plan import parse_plan
 from estimator.problems import InputError
-from reports.units import gib
+from reports.units import GIB
 from trainer.dryrun import dry_run
 from trainer.quiet import quiet_libraries
 from trainer.skeleton import transformers_config
@@ -46,7 +46,7 @@ class Reading:
     def __str__(self) -> str:
         if self.peak_allocated_bytes is None:
             return self.refusal
-        return f"{gib(self.peak_allocated_bytes)} ({self.attention})"
+        return f"{self.peak_allocated_bytes / GIB:,.1f} GiB ({self.attention})"
 
 
 @dataclass(frozen=True, slots=True)

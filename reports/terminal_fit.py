@@ -15,7 +15,7 @@ from estimator.fit import WeighedChange, changes_that_fit
 from estimator.fit_report import FitReport
 from estimator.limits import Limit
 from reports.units import UNKNOWN, gib, usd
-from reports.words import CHANGES_THAT_FIT, TRAINING_WORDS
+from reports.words import TRAINING_WORDS, makes_it_fit
 
 _STYLES = {"yes": "green", "tight": "yellow", "no": "red"}
 _OFFERS_SHOWN = 8
@@ -48,7 +48,8 @@ def suggestions(reading: MemoryEstimate) -> RenderableType:
     if not changes:
         return Text(f"\nNo single change makes it fit {gpu.name}; see tuneplan fit.")
     lines = [f"  --set {one.override}  (peak {gib(one.peak_allocated_bytes)})" for one in changes]
-    return Text("\n".join(["", f"{gpu.name}: {CHANGES_THAT_FIT}", *lines]), style="yellow")
+    head = f"{gpu.name}: {makes_it_fit(len(lines))}"
+    return Text("\n".join(["", head, *lines]), style="yellow")
 
 
 def _verdict(report: FitReport) -> RenderableType:

@@ -11,7 +11,7 @@ from rich.text import Text
 from reports.differences import differences, length_note
 from reports.probe_facts import commands, facts, holders
 from reports.units import gib
-from reports.words import CHANGES_THAT_FIT, method_name, what_was_lacking
+from reports.words import makes_it_fit, method_name, what_was_lacking
 from trainer.results import OutOfMemory, ProbeResult
 from trainer.runs import Run
 
@@ -50,7 +50,8 @@ def out_of_memory(result: OutOfMemory) -> RenderableType:
     """Show what was asked, what was there, who else is there, and what would make it fit."""
     lines = [what_was_lacking(result)]
     lines += [text for text in (holders(result.holders),) if text]
-    lines.append(CHANGES_THAT_FIT if result.changes else "By the estimate, no change is enough.")
+    none = "By the estimate, no change is enough."
+    lines.append(makes_it_fit(len(result.changes)) if result.changes else none)
     for change in result.changes:
         lines.append(f"  --set {change.override}  (peak {gib(change.peak_allocated_bytes)})")
         if change.text:
@@ -64,4 +65,5 @@ def ways_on(run: Run, result: ProbeResult) -> RenderableType:
     lines = [Text(f"  {one}", overflow="ignore", no_wrap=True) for one in commands(run, result)]
     if not lines:
         return Text("")
-    return Group("", Text("To probe with one of them:", style="bold"), *lines)
+    title = "To probe with it:" if len(lines) == 1 else "To probe with one of them:"
+    return Group("", Text(title, style="bold"), *lines)

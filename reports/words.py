@@ -11,7 +11,6 @@ from trainer.results import OutOfMemory
 METHOD_NAMES = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA"}
 _BASIS_NAMES = {"formula": "formula", "dry-run": "dry run", "measured": "measured"}
 
-CHANGES_THAT_FIT = "By the estimate, any one of these changes makes it fit:"
 TRAINING_WORDS = {"same": "same", "nearly": "nearly same", "different": "different"}
 """Whether a change leaves what is learnt as it is."""
 
@@ -32,6 +31,12 @@ def step_size(plan: FineTunePlan) -> str:
     if planned > taken:
         return f"{taken} of {planned} micro-batches"
     return "1 micro-batch" if planned == 1 else f"{planned} micro-batches"
+
+
+def makes_it_fit(num: int) -> str:
+    """Return what leads a list of changes of which each makes a plan fit by itself."""
+    which = "this change" if num == 1 else "any one of these changes"
+    return f"By the estimate, {which} makes it fit:"
 
 
 def gpu_memory(gpu: LocalGpu) -> str:

@@ -21,7 +21,7 @@ from reports.charts import memory_chart
 from reports.charts_lines import Series, axis, line_chart
 from reports.terminal_cost import short_usd
 from reports.units import count
-from reports.words import step_size, what_was_lacking
+from reports.words import makes_it_fit, step_size, what_was_lacking
 from trainer.results import OutOfMemory, ProbeResult
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -156,6 +156,7 @@ def test_what_is_not_known_of_a_shortage_is_left_out():
     )
     unknown = found.model_copy(update={"requested_bytes": None, "capacity_bytes": None})
     assert what_was_lacking(unknown) == "Out of memory in the forward phase."
+    assert "this change makes it fit" in makes_it_fit(1)
 
 
 def test_terminal_and_page_say_the_same_of_a_probe(page, probes):

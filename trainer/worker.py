@@ -95,7 +95,9 @@ def _search_ended(result: SearchResult, writer: RunWriter) -> int:
 
 
 def _too_large(shortage: OutOfMemory) -> str:
-    return f"it did not fit in the {shortage.phase} phase ({shortage.message})"
+    asked = shortage.requested_bytes  # the allocator's own words are in the result
+    lacking = "" if asked is None else f": it asked for {asked / 2**20:,.1f} MiB more"
+    return f"it did not fit in the {shortage.phase} phase{lacking}"
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from pages.ui.state import carried
 from reports.differences import differences, length_note
 from reports.probe_facts import changed_plan, facts, holders
 from reports.units import count, duration, gib, percent
-from reports.words import CHANGES_THAT_FIT, step_size, what_was_lacking
+from reports.words import makes_it_fit, step_size, what_was_lacking
 from trainer.results import Change, OutOfMemory, ProbeRequest, ProbeResult
 from trainer.runs import Run
 
@@ -24,13 +24,13 @@ def show_probe(run: Run, result: ProbeResult) -> None:
 
 
 def _show_out_of_memory(run: Run, result: ProbeResult, found: OutOfMemory) -> None:
-    st.error(show.plain(f"{what_was_lacking(found)} {found.message}"))
+    st.error(show.plain(what_was_lacking(found)))
     if others := holders(found.holders):
         st.warning(show.plain(others))
     if not found.changes:
         st.markdown("By the estimate, no change is enough.")
         return
-    st.markdown(CHANGES_THAT_FIT)
+    st.markdown(makes_it_fit(len(found.changes)))
     for index, change in enumerate(found.changes):
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Use this", key=f"change_{index}", icon=":material/edit:"):

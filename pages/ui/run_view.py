@@ -65,7 +65,7 @@ def _curves(rows: Sequence[dict[str, Any]]) -> None:
         with right:
             _curve("**Validation loss**", held_out, "validation loss")
     if peaks:
-        unit, unit_bytes = ("GiB", GIB) if max(peaks.values()) > GIB // 10 else ("MiB", MIB)
+        unit, unit_bytes = ("GiB", GIB) if max(peaks.values()) >= GIB else ("MiB", MIB)
         sizes = {step: peak / unit_bytes for step, peak in peaks.items()}
         with right:
             _curve("**Peak allocated memory**, measured", sizes, unit)

@@ -29,7 +29,7 @@ from reports.measured_runs import FineTuneRun, ProbeRun, SearchRun
 from reports.probe_facts import facts as probe_facts
 from reports.probe_facts import holders
 from reports.units import MIB, UNKNOWN, duration, gib, number, percent
-from reports.words import CHANGES_THAT_FIT, method_name, step_size, what_was_lacking
+from reports.words import makes_it_fit, method_name, step_size, what_was_lacking
 from trainer.evaluation_results import Comparison
 from trainer.results import OutOfMemory, ProbeResult
 from trainer.search_results import SearchKey, SearchResult
@@ -125,7 +125,7 @@ def _probe(run: ProbeRun) -> Iterator[Block]:
 
 
 def _lacking(found: OutOfMemory) -> Iterator[Block]:
-    changes = f" {CHANGES_THAT_FIT}" if found.changes else ""
+    changes = f" {makes_it_fit(len(found.changes))}" if found.changes else ""
     yield Paragraph(f"{what_was_lacking(found)} {holders(found.holders)}{changes}")
     yield from bullets(
         [
