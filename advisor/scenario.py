@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,9 +85,24 @@ def parse_scenario(document: dict[str, Any], *, name: str = "scenario") -> Scena
     """Return the scenario that a parsed document describes.
 
     Raises:
-        InputError: It is not a scenario; every problem in its answers, plan and workload is listed.
+        InputError: It is not a scenario; every problem in its answers, plan and workload is
+            listed, a model that does not exist too (unless only the Hub could tell).
     """
-    return validate(Scenario, document, name)
+    try:
+        return validate(Scenario, document, name)
+    except InputError as error:
+        raise InputError([*error.problems, *_model_problems(document, name)]) from None
+
+
+def _model_problems(document: dict[str, Any], name: str) -> Iterator[Problem]:
+    """A model is looked for by what reads the plan: too late to be told with the other problems."""
+    plan = document.get("plan")
+    model = plan.get("model") if isinstance(plan, dict) else None
+    if isinstance(model, str) and model:
+        from estimator.models import local_problems
+
+        for one in local_problems(model):
+            yield replace(one, where=f"{name}: plan: {one.where}")
 
 
 def load_scenario(path: Path) -> Scenario:

@@ -55,6 +55,17 @@ def resolve_model(name: str) -> ResolvedModel:
     return _from_hub(name)
 
 
+def local_problems(name: str) -> tuple[Problem, ...]:
+    """Return what is wrong with a model's name, as far as can be said without asking the Hub."""
+    if _looks_like_hub_id(name) and not is_there(_expanded(name)):
+        return ()
+    try:
+        resolve_model(name)
+    except InputError as error:
+        return error.problems
+    return ()
+
+
 def _expanded(name: str) -> Path:
     try:
         return Path(name).expanduser()

@@ -56,13 +56,34 @@ def test_problems_of_answers_plan_and_workload_come_out_together(tmp_path):
         "answers: evalz": "did you mean evals?",
         "answers: tried": "did you mean fewshot?",
         "plan: method": "did you mean lora?",
+        "plan: model: x": "no such folder or file",
         "plan: seq_len": "greater than or equal to 1",
         "workload.input_tokens": "greater than or equal to 0",
         "workload.output_tokens": "is missing",
         "prices.gpu_hour": "greater than or equal to 0",
     }.items():
         assert any(line.startswith(f"{path}: {start}") and fix in line for line in lines), start
-    assert len(lines) == 8
+    assert len(lines) == 9
+
+
+@pytest.mark.parametrize(
+    "rest", ["plan: {model: Llama 3, seq_len: 0}", "plan: {model: Llama 3}\nanswers: {tried: x}"]
+)
+def test_a_model_that_does_not_exist_is_told_with_the_other_problems(tmp_path, rest):
+    path = tmp_path / "scenario.yaml"
+    path.write_text(rest, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_scenario(path)
+    lines = [str(problem) for problem in caught.value.problems]
+    assert any(line.startswith(f"{path}: plan: method: is missing") for line in lines)
+    assert any(f"{path}: plan: model: Llama 3: no such folder" in line for line in lines)
+    assert len(lines) == 3
+
+
+def test_a_model_on_the_hub_is_not_asked_for_to_list_problems():
+    with pytest.raises(InputError) as caught:
+        parse_scenario({"plan": {"model": "someone/something"}})
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize(
