@@ -10,7 +10,7 @@ import pytest
 from advisor.questions import questions
 from advisor.recommend import recommend
 from advisor.rules import knowledge_base
-from advisor.scenario import load_scenario, parse_scenario
+from advisor.scenario import bundled_cases, literature_cases, load_scenario, parse_scenario
 from advisor.scoring import NUM_DRAWS, SPREAD, applied
 from estimator.documents import parse_document
 from reports.terminal_advice import points
@@ -75,6 +75,25 @@ def test_numbers_and_lists_in_the_text_are_the_programs():
         assert row.group(1) == question.text
         assert row.group(2).split(", ") == list(question.values)
         assert set(re.findall(r"`(\w+): ", row.group(3))) == set(question.irrelevant_when)
+
+
+def test_the_cases_are_counted_right():
+    words = {"twenty": 20, "twenty-nine": 29, "thirty-one": 31}
+    found = re.search(
+        r"^([\w-]+) cases .* and ([\w-]+) from the literature .* "
+        r"Of the ([\w-]+), ([\w-]+) came out right .*; the others showed that a rule \((\w+)\) .* "
+        r"a gate \((\w+)\)",
+        ADVICE,
+        re.M,
+    )
+    assert found
+    own, all_of_them, again, right = (words[word.lower()] for word in found.groups()[:4])
+    assert own == len(bundled_cases())
+    assert all_of_them == again == len(literature_cases())
+    header = (PROJECT / "advisor" / "data" / "literature.yaml").read_text(encoding="utf-8")
+    assert f"{right} of these {again} came out right" in header
+    for name in found.groups()[4:]:
+        assert f"({name})" in header
 
 
 def test_the_example_scenario_is_one():
