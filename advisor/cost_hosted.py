@@ -75,7 +75,7 @@ def _total_usd(
     growth: Sequence[Decimal],
 ) -> Decimal:
     """Return what an offer costs over the horizon; without end where that is not known."""
-    trial = InputBook(dict(book.inputs), dict(book.unknown))
+    trial = InputBook(dict(book.inputs), dict(book.unknown), gpus=dict(book.gpus))
     _add_offer(trial, offer, today)
     override(trial, scenario)
     lines = hosted_lines(served_by(trial))

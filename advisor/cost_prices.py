@@ -7,12 +7,14 @@ from decimal import Decimal
 
 from advisor.input_book import InputBook, assumptions, exact
 from advisor.scenario import Scenario
-from estimator.prices import PRICE_NAMES, age_warning, service_prices
+from estimator.gpus import bundled_gpus, find_gpu
+from estimator.prices import PRICE_NAMES, age_warning, gpu_of, service_prices
 from estimator.prices_api import ApiModel, ApiPrice, find_api_model
 from estimator.prices_cache import find_prompt_cache
 from estimator.prices_gpu import GpuPrice, offers_for
 from estimator.problems import InputError, Problem
 
+RENTED = ("training_gpu_hour", "serving_gpu_hour", "pretraining_gpu_hour")
 DEFAULT_API_MODEL = "gpt-6-sol"
 _API = ("api_input_mtok", "api_cached_read_mtok", "api_cache_write_mtok", "api_output_mtok")
 
@@ -49,24 +51,55 @@ def add_prices(book: InputBook, scenario: Scenario, today: date) -> None:
 def override(book: InputBook, scenario: Scenario) -> None:
     """Put the scenario's own prices in place of those known.
 
-    Where only the price of plain input tokens is given, cached ones keep their ratio to it.
+    Where only the price of plain input tokens is given, cached ones keep their ratio to it. Of
+    several names for one GPU's hour the most particular counts: what the GPU does, then which GPU
+    it is, then ``gpu_hour``.
     """
     for name, usd in scenario.prices.items():
-        for target in _targets(name, scenario):
+        for target in _targets(name, book, scenario):
             if name == "api_input_mtok":
                 _keep_ratios(book, target, exact(usd), scenario)
-            label, _, unit = PRICE_NAMES[name].rpartition(", ")
+            label, _, unit = PRICE_NAMES[target.removeprefix("long_")].rpartition(", ")
+            gpu = book.gpus.get(target)
             book.unknown.pop(target, None)
+            label = f"{label}, {gpu}" if gpu else label
             book.add(target, label, unit, usd, "scenario", f"prices.{name}")
+    _warn_of_one_price_for_all(book, scenario)
 
 
-def _targets(name: str, scenario: Scenario) -> list[str]:
+def _targets(name: str, book: InputBook, scenario: Scenario) -> list[str]:
+    gpu = gpu_of(name)
+    if gpu is not None:
+        wanted = find_gpu(gpu).name
+        return [
+            one
+            for one, known in book.gpus.items()
+            if known == wanted and one not in scenario.prices
+        ]
     if name == "gpu_hour":
-        particular = ("training_gpu_hour", "serving_gpu_hour", "pretraining_gpu_hour")
-        return [one for one in particular if one not in scenario.prices]
+        named = {find_gpu(gpu).name for gpu in map(gpu_of, scenario.prices) if gpu}
+        return [
+            one for one in RENTED if one not in scenario.prices and book.gpus.get(one) not in named
+        ]
     if name in _API:
         return [name, f"long_{name}"]
     return [name]
+
+
+def _warn_of_one_price_for_all(book: InputBook, scenario: Scenario) -> None:
+    plan = scenario.plan
+    if plan is None or "gpu_hour" not in scenario.prices:
+        return
+    own = plan.gpu_spec.name
+    is_bundled = any(gpu.name == own for gpu in bundled_gpus())
+    particular = f"`gpu_hour:{own}`" if is_bundled else "training_gpu_hour or serving_gpu_hour"
+    for name in RENTED:
+        gpu = book.gpus.get(name)
+        if gpu not in (None, own) and book.inputs[name].source == "prices.gpu_hour":
+            book.notes.append(
+                f"prices.gpu_hour is taken for {gpu} too ({book.inputs[name].label}), though the "
+                f"plan's GPU is {own}: write {particular} where it is that one's price."
+            )
 
 
 def _keep_ratios(book: InputBook, target: str, usd: Decimal, scenario: Scenario) -> None:
@@ -83,9 +116,10 @@ def _keep_ratios(book: InputBook, target: str, usd: Decimal, scenario: Scenario)
 
 def add_gpu_price(book: InputBook, name: str, label: str, gpu: str, today: date) -> None:
     """Write down what a GPU costs by the hour: the quartiles of its known offers."""
+    book.gpus[name] = gpu
     offers = offers_for(gpu)
     if offers is None:
-        reason = f"no price of {gpu} is known: set prices.{name}, or prices.gpu_hour"
+        reason = f"no price of {gpu} is known: set prices.{name}"
         book.miss(reason, name)
         return
     prices = (offers.low, offers.mid, offers.high)

@@ -64,12 +64,14 @@ def exact(value: float | str | Decimal) -> Decimal:
 class InputBook:
     """Inputs by name, and why others are unknown.
 
-    ``notes`` are sentences that a reader of the result should know.
+    ``notes`` are sentences that a reader of the result should know; ``gpus`` the GPU of each price
+    by the hour, priced or not.
     """
 
     inputs: dict[str, CostInput] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    gpus: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from estimator.problems import Problem
+from estimator.gpus import bundled_gpus, find_gpu
+from estimator.problems import InputError, Problem
 from estimator.records import Record
 
 _SERVICES = Path(__file__).with_name("data") / "service_prices.csv"
@@ -24,7 +25,8 @@ PRICE_NAMES = {
     "api_cached_read_mtok": "input tokens read from its cache, USD per million",
     "api_cache_write_mtok": "input tokens written to its cache, USD per million",
     "api_output_mtok": "output tokens of the API model, USD per million",
-    "gpu_hour": "a rented GPU, USD per hour, wherever a more particular name is not given",
+    "gpu_hour": "every rented GPU, USD per hour, wherever a more particular name is not given",
+    "gpu_hour:NAME": "rented GPUs of that name in the catalogue, USD per hour",
     "training_gpu_hour": "the GPU that fine-tunes, USD per hour",
     "serving_gpu_hour": "the GPU that serves, USD per hour",
     "pretraining_gpu_hour": "the GPU that pre-trains, USD per hour",
@@ -39,6 +41,9 @@ PRICE_NAMES = {
     "engineer_hour": "an hour of people's work, USD",
 }
 """What a scenario's ``prices`` may override, and in which unit."""
+
+GPU_HOUR = "gpu_hour:"
+"""What the name of an override for one GPU begins with."""
 
 
 class Price(Record):
@@ -82,6 +87,10 @@ def name_problems(names: Iterable[str], where: str = "prices") -> list[Problem]:
     """Return a problem for each name that is not a price's."""
     problems = []
     for name in names:
+        gpu = gpu_of(name)
+        if gpu is not None:
+            problems += _gpu_problems(gpu, f"{where}.{name}")
+            continue
         if name in PRICE_NAMES:
             continue
         close = difflib.get_close_matches(name, PRICE_NAMES, 3, cutoff=0.5)
@@ -89,3 +98,19 @@ def name_problems(names: Iterable[str], where: str = "prices") -> list[Problem]:
         what = "is not the name of a price"
         problems.append(Problem(f"{where}.{name}", what, ", ".join(PRICE_NAMES), fix))
     return problems
+
+
+def gpu_of(name: str) -> str | None:
+    """Return the GPU of an override that names one, ``gpu_hour:RTX 4090``; None for others."""
+    return name.removeprefix(GPU_HOUR) if name.startswith(GPU_HOUR) else None
+
+
+def _gpu_problems(gpu: str, where: str) -> tuple[Problem, ...]:
+    try:
+        find_gpu(gpu, where=where)
+    except InputError:
+        names = [one.name for one in bundled_gpus()]
+        close = difflib.get_close_matches(gpu, names, 1, cutoff=0.5)
+        fix = f"did you mean {GPU_HOUR}{close[0]}?" if close else "name one of them"
+        return (Problem(where, f"{gpu!r} names no GPU of the catalogue", ", ".join(names), fix),)
+    return ()

@@ -151,7 +151,7 @@ def test_prices_are_of_the_days_on_which_they_were_seen_not_of_today(report: Cos
     assert oldest < newest < TODAY
     line = terminal(costs(report)).splitlines()[1]
     assert line.endswith(f"prices of {oldest} to {newest}")
-    free = dict.fromkeys(PRICE_NAMES, 1.0)
+    free = {name: 1.0 for name in PRICE_NAMES if ":" not in name}
     assert reckon(prices=free, draws=1).price_days is None
 
 
@@ -288,6 +288,31 @@ def test_cached_prices_keep_their_ratio_to_a_price_that_is_set() -> None:
     assert input_(found, "api_cache_write_mtok").mid == 5
     both = reckon(prices={"api_input_mtok": 4, "api_cached_read_mtok": 1})
     assert input_(both, "api_cached_read_mtok").mid == 1
+
+
+def test_a_gpu_price_is_that_of_the_gpu_it_names() -> None:
+    def hours(**prices: float) -> dict[str, str]:
+        found = reckon({"gpu": "RTX 4090"}, prices=prices, draws=1)
+        shown = [one for one in found.warnings if "prices.gpu_hour is taken for" in one]
+        assert bool(shown) == ("gpu_hour" in prices)
+        assert all("RTX 4090" in one and "`gpu_hour:H100 SXM 80GB`" in one for one in shown)
+        inputs = {one.name: one for one in found.inputs}
+        names = ("training_gpu_hour", "serving_gpu_hour", "pretraining_gpu_hour")
+        return {
+            name.removesuffix("_gpu_hour"): inputs[name].source.removeprefix("prices.")
+            for name in names
+            if inputs[name].basis == "scenario"
+        }
+
+    h100, rtx = "gpu_hour:H100 SXM 80GB", "gpu_hour:RTX 4090"
+    assert hours(**{h100: 2}) == {"training": h100, "pretraining": h100}
+    assert hours(**{rtx: 0.7}) == {"serving": rtx}
+    assert hours(**{h100: 2, "training_gpu_hour": 1}) == {
+        "training": "training_gpu_hour",
+        "pretraining": h100,
+    }
+    everything = hours(**{"gpu_hour": 1, h100: 2})
+    assert everything == {"training": h100, "serving": "gpu_hour", "pretraining": h100}
 
 
 def test_weights_in_4_bits_serve_on_no_more_gpus() -> None:

@@ -93,7 +93,10 @@ def test_a_price_older_than_90_days_warns_where_it_is_used() -> None:
 
 
 def test_only_names_of_prices_may_be_set() -> None:
-    parse_scenario({"prices": dict.fromkeys(PRICE_NAMES, 1)})
+    names = [*(name for name in PRICE_NAMES if ":" not in name), "gpu_hour:RTX 4090"]
+    parse_scenario({"prices": dict.fromkeys(names, 1)})
+    with pytest.raises(InputError, match=r"prices\.gpu_hour:RTX 4900: .*RTX 4090"):
+        parse_scenario({"prices": {"gpu_hour:RTX 4900": 1}})
     with pytest.raises(InputError, match=r"prices\.gpu_hours: .*did you mean gpu_hour"):
         parse_scenario({"prices": {"gpu_hours": 1}})
     with pytest.raises(InputError, match=r"prices\.gpu_hour"):
