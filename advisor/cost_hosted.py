@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from advisor.cost_models import ModelSize, add_gpu, gpu_names, model_size
+from advisor.cost_models import ModelSize, add_gpu, gpu_names, model_size, no_plan
 from advisor.cost_prices import override
 from advisor.input_book import InputBook
 from advisor.scenario import Scenario
@@ -42,7 +42,7 @@ def add_hosted(
     provider = _provider(scenario)
     plan = scenario.plan
     if plan is None:
-        return _miss(book, "the scenario has no plan: name a model and a method under `plan`")
+        return _miss(book, no_plan(scenario))
     size = model_size(plan)
     if not isinstance(size, ModelSize):
         return _miss(book, size)

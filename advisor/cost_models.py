@@ -20,7 +20,6 @@ from estimator.plan import FineTunePlan, parse_plan
 from estimator.throughput import read_throughput
 
 PRETRAINING_GPU = "H100 SXM 80GB"
-_NO_PLAN = "the scenario has no plan: name a model and a method under `plan`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,21 @@ class ModelSize:
     parameters: int
     active_parameters: int
     kv_bytes_per_token: int
+
+
+def no_plan(scenario: Scenario) -> str:
+    """Return why nothing is known of training and serving, and what to do about it."""
+    if scenario.answers.get("weights") == "closed_only":
+        return (
+            "closed weights (answers: weights closed_only) can be trained and served by their "
+            "provider alone: workload.api_model names the model that prompts are priced for; "
+            "for its provider's fine-tuning set workload.hosted_provider, and a `plan` with the "
+            "data and any open model"
+        )
+    return (
+        "the scenario has no plan: name an open model and a method under `plan`; a closed model "
+        "is named under workload.api_model, and cannot be trained or served here"
+    )
 
 
 def model_size(plan: FineTunePlan) -> ModelSize | str:
@@ -86,7 +100,7 @@ def _add_training(
     speed = "training_tokens_per_second"
     if plan is None:
         names = ("training_gpu_hour", "training_examples", "tokens_per_example", "epochs")
-        book.miss(_NO_PLAN, speed, *names)
+        book.miss(no_plan(scenario), speed, *names)
         return
     _add_training_tokens(book, scenario, plan)
     if measured is not None:
@@ -157,10 +171,10 @@ def _add_serving(book: InputBook, scenario: Scenario, today: date) -> None:
     name = workload.serving_model if workload and workload.serving_model else None
     names = ("serving_parameters", "serving_active_parameters", "serving_kv_bytes")
     if name is None and plan is None:
-        book.miss(_NO_PLAN, *names, "serving_gpu_hour", *gpu_names("serving"))
+        book.miss(no_plan(scenario), *names, "serving_gpu_hour", *gpu_names("serving"))
         return
     served = parse_plan({"model": name, "method": "lora"}) if name else plan
-    size = model_size(served) if served else _NO_PLAN
+    size = model_size(served) if served else no_plan(scenario)
     source = "workload.serving_model" if name else "plan.model"
     add_size(book, "serving", size, "scenario" if name else "plan", source)
     if workload and workload.gpu:
@@ -226,7 +240,7 @@ def _add_pretraining(book: InputBook, scenario: Scenario, today: date) -> None:
     book.add("pretraining_flops", label, "FLOPs per second", peak, "quoted", gpu.source)
     _add_pretraining_tokens(book, scenario)
     workload, plan = scenario.workload, scenario.plan
-    size = model_size(plan) if plan else _NO_PLAN
+    size = model_size(plan) if plan else no_plan(scenario)
     if isinstance(size, str):
         book.miss(size, "pretrained_parameters")
     else:

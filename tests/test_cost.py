@@ -387,6 +387,11 @@ def test_a_scenario_without_plan_reckons_with_apis_alone() -> None:
     known = {one.id for one in found.strategies if one.total_usd is not None}
     assert known == {"prompt", "few_shot", "long_context", "rag"}
     assert any("has no plan" in reason for reason in strategy(found, "finetune").unknown)
+    closed = {"workload": WORKLOAD, "answers": {"weights": "closed_only"}}
+    reasons = reckon_costs(parse_scenario(closed), today=TODAY, draws=5).strategies[-1].unknown
+    assert any("workload.api_model" in one and "hosted_provider" in one for one in reasons)
+    hosted = reckon({"api_model": "gpt-4o", "hosted_provider": "OpenAI"}, draws=1)
+    assert "OpenAI" in input_(hosted, "hosted_training_mtok").label  # as the advice says
     nothing = reckon_costs(parse_scenario({}), today=TODAY, draws=5)
     assert all(one.total_usd is None for one in nothing.strategies)
 
