@@ -12,7 +12,7 @@ from advisor.answers import answered_share, open_questions, parse_answers, relev
 from advisor.data_signals import Example, suggest
 from advisor.hosted import hosted_offers
 from advisor.learn import find_topic, topics, topics_for
-from advisor.questions import questions
+from advisor.questions import find_question, questions
 from advisor.recommend import recommend
 from advisor.rules import knowledge_base
 from advisor.scenario import bundled_cases, literature_cases
@@ -58,8 +58,13 @@ def test_order_is_irrelevant_and_what_is_blocked_is_never_recommended(answers, r
     assert top == top_strategy(parse_answers(shuffled))
     assert not applied(parse_answers(answers)).blocks(top)
     no_documents = parse_answers({**answers, "corpus": "none"})
-    assert "rag" not in top_strategy(no_documents)
-    assert "rag" not in top_strategy(parse_answers({**answers, "ext": "none"}))
+    no_need = parse_answers({**answers, "ext": "none"})
+    for without in (no_documents, no_need):
+        assert "rag" not in top_strategy(without)
+        assert "long_context" not in top_strategy(without)
+        found = applied(without)
+        assert found.blocks("rag")
+        assert found.blocks("rag+finetune")
 
 
 @given(ANSWERS)
@@ -81,6 +86,20 @@ def test_an_irrelevant_answer_is_set_aside_and_said():
     plain = recommend(case("brand's voice"))
     assert (found.ranking, found.axes) == (plain.ranking, plain.axes)
     assert "citations" not in relevant_answers(parse_answers(answers))
+
+
+def test_help_says_what_to_answer_where_each_request_brings_its_own_document():
+    assert "each request brings its own document" in find_question("corpus").help
+    aside = find_question("ext").help
+    assert {"volatility", "corpus", "citations", "acl", "halluc"} == {
+        one.id for one in questions() if one.made_irrelevant_by({"ext": "none"})
+    }
+    for word in ("changes", "size", "citations", "permissions", "invention"):
+        assert word in aside
+    contract = {"gap": ["facts"], "ext": "core", "corpus": "lt200k", "query": "whole_doc"}
+    found = recommend(contract | {"citations": "must", "halluc": "low"})
+    assert found.recommendation.strategy == "long_context", "it goes whole into the prompt"
+    assert not found.set_aside
 
 
 def test_whoever_has_no_documents_is_told_to_write_them_down_or_to_use_tools():
