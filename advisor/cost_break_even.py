@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 MOST_REQUESTS = 10**10
 _PER_DECADE = 40
 _WITHIN = 2001
-_CHART_STEP = 8
+_SHOWN_PER_DECADE = 5  # a part of those reckoned
 
 
 def volumes() -> ndarray:
-    """Return requests a month from 1 to ten billion, evenly over the logarithm."""
+    """Return requests a month from 1 to ten billion, evenly over the logarithm, as whole ones."""
+    return _whole_numbers(_PER_DECADE)
+
+
+def _whole_numbers(per_decade: int) -> ndarray:
     import numpy as np
 
     decades = len(str(MOST_REQUESTS)) - 1
-    return np.logspace(0, decades, decades * _PER_DECADE + 1)
+    return np.unique(np.round(np.logspace(0, decades, decades * per_decade + 1)))
 
 
 def compare_volumes(
@@ -67,11 +71,12 @@ def compare_volumes(
                     in_all=tuple(crossings[1]),
                 )
             )
-    shown = requests[::_CHART_STEP]
+    shown = _whole_numbers(_SHOWN_PER_DECADE)
+    at = requests.searchsorted(shown)  # each is among them
     curves = VolumeCurves(
-        requests_per_month=tuple(round(value) for value in shown),
-        running_usd={id_: _usd(entry[1][::_CHART_STEP]) for id_, entry in known.items()},
-        in_all_usd={id_: _usd(entry[2][::_CHART_STEP]) for id_, entry in known.items()},
+        requests_per_month=tuple(int(value) for value in shown),
+        running_usd={id_: _usd(entry[1][at]) for id_, entry in known.items()},
+        in_all_usd={id_: _usd(entry[2][at]) for id_, entry in known.items()},
     )
     return tuple(found), curves
 

@@ -21,9 +21,9 @@ def _labels(v: Known) -> Number:
     return v["labels_needed"] * v["label"]
 
 
-def _judging(v: Known) -> Number:
+def _judging(v: Known, extras: tuple[str, ...]) -> Number:
     """What one pass over the test items costs, judged by the API model."""
-    read = v["input_tokens"] + v["output_tokens"]
+    read = sum((v[one] for one in extras), v["input_tokens"] + v["output_tokens"])
     written = v["output_tokens"] * v["api_output_mtok"]
     return v["evaluation_items"] * (read * v["api_input_mtok"] + written) / MILLION
 
@@ -52,8 +52,13 @@ def labels() -> Lines:
     )
 
 
-def training(*, hosted: bool = False) -> Lines:
-    """Return fine-tunes until one is good, their evaluation, and those that keep it up to date."""
+def training(*extras: str, hosted: bool = False) -> Lines:
+    """Return fine-tunes until one is good, their evaluation, and those that keep it up to date.
+
+    Args:
+        extras: Inputs whose tokens stand in every prompt, and are read by the judge as well.
+        hosted: Whether a provider trains.
+    """
 
     def run(v: Known) -> Number:
         if not hosted:
@@ -61,6 +66,7 @@ def training(*, hosted: bool = False) -> Lines:
         tokens = v["training_examples"] * v["tokens_per_example"] * v["epochs"]
         return tokens * v["hosted_training_mtok"] / MILLION
 
+    read = ("prompt", *(one.replace("_", " ") for one in extras), "answer")
     words = (
         "examples x tokens x epochs x price of a training token"
         if hosted
@@ -78,8 +84,9 @@ def training(*, hosted: bool = False) -> Lines:
             "evaluation_runs",
             "Judging each of them on the test items",
             "one_time",
-            "trials x test items x (prompt and answer x input price + answer x output price) / 1M",
-            lambda v: v["trials"] * _judging(v),
+            f"trials x test items x (({' + '.join(read)}) x input price + answer x output price) "
+            "/ 1M",
+            lambda v: v["trials"] * _judging(v, extras),
         ),
         Line(
             "upkeep",

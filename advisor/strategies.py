@@ -118,7 +118,7 @@ def costed_strategies(hosted_by: ServedBy) -> tuple[CostedStrategy, ...]:
             (
                 *lines.work("rag_finetune"),
                 *training_lines.labels(),
-                *training_lines.training(),
+                *training_lines.training("retrieved_tokens"),
                 *training_lines.training_days(),
                 *lines.retrieval(),
                 *lines.own_serving(tuned, "retrieved_tokens"),

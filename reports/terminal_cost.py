@@ -21,7 +21,7 @@ _MONTHS_SHOWN = (1, 6, 12, 24)
 _LEGEND = (
     "Amounts and days: half of the random draws lie below (p50). once: before the first version; "
     "per 1k: 1,000 requests of the first month; p10-p90: 24 months in eight of ten draws; days: "
-    "until a first version."
+    "until a first version, where one person works alone."
 )
 _MIDDLES = (
     "Items take the middle of every input. Where ranges reach further up than down, their sum is "
@@ -89,7 +89,7 @@ def _table(*right: str, first: str = "strategy", wraps: bool = False) -> Table:
 
 
 def _comparison(report: CostReport) -> RenderableType:
-    table = _table("once", "a month", "per 1k", "24 mo.", "p10-p90", "days")
+    table = _table("once", "a month", "per 1k", "24 mo.", "p10-p90", "days,\nalone")
     for one in report.strategies:
         days = one.days_to_first_version
         table.add_row(

@@ -196,6 +196,27 @@ def test_every_middle_that_is_shown_beside_a_range_lies_inside_it(report: CostRe
     assert short_usd(new_model.total_usd) not in row
 
 
+def test_curves_cost_what_that_many_requests_cost(report: CostReport) -> None:
+    assert report.curves is not None
+    shown = report.curves.requests_per_month
+    assert shown[:4] == (1, 2, 3, 4)
+    assert shown[-1] == 10**10
+    few = strategy(reckon({"requests_per_month": shown[2]}, draws=1), "rag")
+    assert report.curves.running_usd["rag"][2] == pytest.approx(few.monthly_usd)
+
+
+def test_judging_reads_what_was_retrieved(report: CostReport) -> None:
+    def judging(id_: str) -> Decimal:
+        lines = strategy(report, id_).lines
+        item = next(one for one in lines if one.name == "evaluation_runs")
+        assert item.usd is not None
+        return item.usd
+
+    names = ("trials", "evaluation_items", "retrieved_tokens", "api_input_mtok")
+    by_hand = math.prod(input_(report, name).mid for name in names) / 10**6
+    assert judging("rag+finetune") - judging("finetune") == by_hand
+
+
 def test_the_tornado_names_only_what_the_strategy_rests_on(report: CostReport) -> None:
     for one in report.strategies:
         spreads = [bar.spread_usd for bar in one.tornado]
