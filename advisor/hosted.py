@@ -6,6 +6,7 @@ from datetime import date
 from functools import cache
 
 from advisor.bundled import read_bundled
+from estimator.prices_hosted import hosted_offers as priced_offers
 from estimator.records import Record
 
 
@@ -27,5 +28,17 @@ class HostedOffer(Record):
 
 @cache
 def hosted_offers() -> tuple[HostedOffer, ...]:
-    """Return every host whose offer is known, ended ones too."""
-    return tuple(HostedOffer(**row) for row in read_bundled("hosted")["offers"])
+    """Return every host whose offer is known, ended ones too, with the ends that the prices name."""
+    ends = {one.provider: (one.new_jobs_until, one.served_until) for one in priced_offers()}
+    return tuple(
+        _offer(row, *ends.get(row["provider"], ())) for row in read_bundled("hosted")["offers"]
+    )
+
+
+def _offer(
+    row: dict[str, str], ends: date | None = None, served_until: date | None = None
+) -> HostedOffer:
+    note = row["note"]
+    if served_until is not None and served_until != ends:
+        note += f" Tuned models answer until {served_until.isoformat()}."
+    return HostedOffer.model_validate(row | {"ends": ends, "note": note})

@@ -146,10 +146,12 @@ def test_the_method_is_what_fits_by_the_estimate(plan, answers, method, said):
 
 
 def test_the_hosts_end_dates_are_those_of_their_prices():
-    priced = {one.provider: one.new_jobs_until for one in prices_hosted.hosted_offers()}
-    both = [one for one in hosted_offers() if one.provider in priced]
-    assert {one.provider for one in both} >= {"OpenAI", "Cohere", "Azure"}
-    assert all(one.ends == priced[one.provider] for one in both)
+    priced = {one.provider: one for one in prices_hosted.hosted_offers()}
+    sentences = {one.provider: one.sentence for one in hosted_offers()}
+    for provider in ("OpenAI", "Cohere"):
+        assert f"no new jobs after {priced[provider].new_jobs_until}" in sentences[provider]
+    assert f"answer until {priced['OpenAI'].served_until}" in sentences["OpenAI"]
+    assert "no new jobs" not in sentences["Azure"], "no end is announced"
 
 
 def test_the_ladder_goes_from_what_is_done_to_what_evidence_opens():
