@@ -324,7 +324,7 @@ def _tornado(costs: CostReport, one: StrategyCost | None) -> Iterator[Block]:
         "row_chart",
         tornado_chart(drawn, float(one.total_usd), short_usd(one.total_usd)),
         f"What {costs.horizon_months} months cost where one input is low or high: {spoken}",
-        "Each bar moves one input from the low end of its range to the high one; the dashed line "
+        "Each bar moves one input from the low end of its range to the high one; the thin line "
         "has all of them in the middle.",
     )
     inputs = {found.name: found for found in costs.inputs}
