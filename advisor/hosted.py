@@ -28,7 +28,7 @@ class HostedOffer(Record):
 
 @cache
 def hosted_offers() -> tuple[HostedOffer, ...]:
-    """Return every host whose offer is known, ended ones too, with the ends that the prices name."""
+    """Return every host whose offer is known, ended ones too, with the ends beside the prices."""
     ends = {one.provider: (one.new_jobs_until, one.served_until) for one in priced_offers()}
     return tuple(
         _offer(row, *ends.get(row["provider"], ())) for row in read_bundled("hosted")["offers"]
