@@ -27,14 +27,12 @@ from reports.build import Report
 from reports.charts_bars import Amount, range_chart, tornado_chart
 from reports.charts_lines import Series, axis, line_chart
 from reports.cost_facts import advised, cheapest, worth_drawing
+from reports.sections.cost_volumes import axis_usd, break_even
 from reports.terminal_cost import short_usd
 from reports.units import UNKNOWN, count, usd
 
 _MONTHS_SHOWN = (1, 6, 12, 18, 24)
 _TORNADO_SHOWN = 8
-_DECADES_AROUND = 2
-"""How far around the scenario's own volume the break-even chart goes, in powers of ten."""
-
 _WHEN = {
     "one_time": "once",
     "monthly": "a month",
@@ -61,7 +59,7 @@ def blocks(report: Report) -> list[Block]:
         *bullets(_unknown(costs)),
         *_totals(costs, marks),
         *_months(report),
-        *_break_even(report, chosen or best),
+        *break_even(report, chosen or best),
         *_tornado(costs, chosen or best),
         *_accuracy(costs),
         *([_items(chosen)] if chosen else []),
@@ -164,23 +162,11 @@ def _totals(costs: CostReport, marks: dict[str, str]) -> Iterator[Block]:
     spoken = "; ".join(f"{one.name} {one.value}" for one in amounts)
     yield Chart(
         "row_chart",
-        range_chart(amounts, _axis_usd),
+        range_chart(amounts, axis_usd),
         f"Cost over {costs.horizon_months} months by strategy: {spoken}",
         "Each labelled line is ten times the one before it. Half of the random draws lie below the "
         "dot, and eight of ten within the bar.",
     )
-
-
-def _axis_usd(value: float) -> str:
-    return f"${_axis_number(value)}"
-
-
-def _axis_number(value: float) -> str:
-    """Return a round number without needless digits (``50k``, ``1.2M``)."""
-    for scale, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= scale:
-            return f"{value / scale:g}{letter}"
-    return f"{value:g}"
 
 
 def _months(report: Report) -> Iterator[Block]:
@@ -188,7 +174,7 @@ def _months(report: Report) -> Iterator[Block]:
     if costs is None or not drawn:
         return
     paid = {one.id: [float(amount) for amount in _paid(one)] for one in drawn}
-    y = axis([amount for amounts in paid.values() for amount in amounts], _axis_usd, zero=True)
+    y = axis([amount for amounts in paid.values() for amount in amounts], axis_usd, zero=True)
     x = axis([0, costs.horizon_months], lambda month: f"{month:g}")
     series = [Series(one.title, list(enumerate(paid[one.id]))) for one in drawn]
     spoken = "; ".join(f"{one.title} {_p50(one.total_range)}" for one in drawn)
@@ -213,96 +199,6 @@ def _months(report: Report) -> Iterator[Block]:
 def _paid(one: StrategyCost) -> tuple[Decimal, ...]:
     once = one.one_time_range.p50 if one.one_time_range else Decimal(0)
     return (once, *(one.cumulative_p50_by_month or ()))
-
-
-def _break_even(report: Report, one: StrategyCost | None) -> Iterator[Block]:
-    costs = report.costs
-    if costs is None or one is None or costs.curves is None:
-        return
-    yield Heading("Where they break even")
-    yield from _volume_chart(report, costs)
-    rows = [
-        (
-            other.title,
-            *(_where_cheaper(costs, other.id, one.id, spread) for spread in (False, True)),
-        )
-        for other in costs.strategies
-        if other.id != one.id and {one.id, other.id} <= costs.curves.in_all_usd.keys()
-    ]
-    if rows:
-        yield Paragraph(
-            f"At how many requests a month each other strategy costs less than “{one.title}”:"
-        )
-        head = ("Strategy", "Running costs alone", "With what is paid once")
-        yield Table(f"Where others cost less than {one.title}", head, rows)
-
-
-def _where_cheaper(costs: CostReport, one: str, other: str, spread: bool) -> str:
-    """Return at which requests a month one strategy costs less than another, in words.
-
-    Args:
-        costs: Whose curves and crossings are read.
-        one: The strategy asked about.
-        other: The one that it is laid beside.
-        spread: Whether what is paid once counts, spread over the horizon.
-    """
-    curves = costs.curves
-    pair = next((two for two in costs.break_evens if {two.one, two.other} == {one, other}), None)
-    crossings = (pair.in_all if spread else pair.running) if pair else ()
-    if crossings:
-        is_cheaper = crossings[0].cheaper_above != one
-    else:
-        amounts = (curves.in_all_usd if spread else curves.running_usd) if curves else {}
-        is_cheaper = amounts[one][0] < amounts[other][0]
-        return "always" if is_cheaper else "never"
-    ranges, start = [], ""
-    for found in crossings:
-        at = count(found.requests_per_month)
-        if is_cheaper:
-            ranges.append(f"{start} to {at}" if start else f"below {at}")
-        start, is_cheaper = at, found.cheaper_above == one
-    if is_cheaper:
-        ranges.append(f"above {start}")
-    return "; ".join(ranges)
-
-
-def _volume_chart(report: Report, costs: CostReport) -> Iterator[Block]:
-    curves, drawn = costs.curves, worth_drawing(report)
-    if curves is None or not drawn:
-        return
-    here = costs.requests_by_month[0] if costs.requests_by_month else 0
-    middle = here or 10_000
-    low, high = middle / 10**_DECADES_AROUND, middle * 10**_DECADES_AROUND
-    series = [
-        Series(
-            one.title,
-            [
-                (float(requests), float(amount))
-                for requests, amount in zip(
-                    curves.requests_per_month, curves.in_all_usd[one.id], strict=True
-                )
-                if low <= requests <= high and amount > 0
-            ],
-        )
-        for one in drawn
-    ]
-    values = [amount for one in series for _, amount in one.points]
-    if not values:
-        return
-    yield Chart(
-        "line_chart",
-        line_chart(
-            series,
-            x=axis([low, high], _axis_number, log=True),
-            y=axis(values, _axis_usd, log=True),
-            x_title="requests a month",
-            mark=(here, "this scenario") if here else None,
-        ),
-        "Cost of a month by requests a month; where two lines cross the strategies cost the same, "
-        "as the table below says",
-        f"A month with what is paid once spread over {costs.horizon_months} months, every input in "
-        "its middle. Both axes are logarithmic.",
-    )
 
 
 def _tornado(costs: CostReport, one: StrategyCost | None) -> Iterator[Block]:
