@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from estimator.changes import with_keys
 from estimator.cheapest import gpu_prices
@@ -21,12 +22,13 @@ from estimator.training_steps import Examples, count_steps
 from estimator.whole_run import StepTimes, whole_run
 from reports import probe_facts
 from reports.differences import AGREE, MODELLED, differences
+from trainer.device import Limits
 from trainer.find_batch import largest_running
 from trainer.gpu_meter import SAMPLE_SECONDS, GpuMeter, gpu_holders
 from trainer.measure import unwatched_roles
 from trainer.probe_inputs import find_weights, input_problems
 from trainer.requests import command_of
-from trainer.results import Change, ProbeRequest, ProbeResult
+from trainer.results import BatchSearch, BatchTry, Change, ProbeRequest, ProbeResult
 
 PROJECT = Path(__file__).resolve().parents[1]
 TIMES = StepTimes(low=0.9, likely=1.0, high=1.5, optimizer=0.2, num_steps=5, on_own_data=True)
@@ -128,6 +130,28 @@ def test_a_search_says_when_not_even_one_runs_and_when_it_was_stopped() -> None:
     assert largest_running(lambda _: False, 8) == (None, True)
     assert largest_running(lambda size: True if size < 4 else None, 3) == (3, False)
     assert largest_running(lambda _: True, 5, most=9) == (9, True)
+
+
+def test_a_search_says_what_stood_against_it() -> None:
+    missed = BatchTry(micro_batch_size=9, ran=False, requested_bytes=2**20)
+    ran = BatchTry(micro_batch_size=8, ran=True, peak_allocated_bytes=2**28)
+    found = BatchSearch(predicted=9, largest=8, is_exact=True, tries=(missed, ran), seconds=1)
+    assert "predicted 9, which ran short when it asked for 1.0 MiB more" in (
+        probe_facts.batch_search(found)
+    )
+    all_of_it = found.model_copy(update={"num_rows": 8, "tries": (ran,)})
+    assert "8 runs, and no larger one was tried: your data fills 8 rows; predicted 9" in (
+        probe_facts.batch_search(all_of_it)
+    )
+
+
+def test_onednn_out_of_memory_is_told_from_its_other_refusals() -> None:
+    refusal = RuntimeError("could not create a primitive")
+    bounded = Limits(torch.device("cpu"), 2**30, None, is_asked=True)
+    shortage = bounded.shortage(refusal, "forward")
+    assert shortage is not None
+    assert shortage.capacity_bytes == 2**30
+    assert Limits(torch.device("cpu"), 2**30, None).shortage(refusal, "forward") is None
 
 
 def test_the_whole_run_is_steps_times_seconds_and_its_money_dated_prices(

@@ -22,6 +22,10 @@ _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 _MAPPED_FROM_BYTES = 2**16  # a block as large as this has pages of its own
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
+_NO_PRIMITIVE = "could not create a primitive"
+"""What oneDNN says on a CPU when it gets no buffer; also where it has no kernel for a shape."""
+
+_NEARLY_ALL = 0.95
 _REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 
 
@@ -49,11 +53,15 @@ def lock_name(device: torch.device) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much memory there is, and how much of it was taken before the probe began."""
+    """How much memory there is, and how much of it was taken before the probe began.
+
+    ``is_asked`` says whether a person named the bound.
+    """
 
     device: torch.device
     capacity_bytes: int
     used_before_bytes: int | None
+    is_asked: bool = False
 
     def context_bytes(self) -> int | None:
         """Return what the process takes of the GPU outside the allocator, None if unknown.
@@ -71,7 +79,8 @@ class Limits:
         """Return what an out-of-memory error says, None if the error is another one."""
         message = str(error) or "out of memory"
         is_shortage = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not is_shortage and not any(sign in message for sign in _SIGNS):
+        is_shortage = is_shortage or any(sign in message for sign in _SIGNS)
+        if not is_shortage and not (_NO_PRIMITIVE in message and self._is_tight()):
             return None
         match = _REQUESTED.search(message)
         allocated = None
@@ -84,6 +93,14 @@ class Limits:
             capacity_bytes=self.capacity_bytes,
             message=message.splitlines()[0],
         )
+
+    def _is_tight(self) -> bool:
+        """Whether a CPU's memory is bounded by hand, or as good as used up."""
+        if self.device.type != "cpu":
+            return False
+        bound, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        is_bounded = bound != resource.RLIM_INFINITY
+        return self.is_asked or (is_bounded and _data_bytes() > _NEARLY_ALL * bound)
 
 
 @contextlib.contextmanager
@@ -105,7 +122,7 @@ def limited_memory(
         free, total = torch.cuda.mem_get_info(device)
         capacity = free if limit_gib is None else min(free, round(limit_gib * GIB))
         torch.cuda.set_per_process_memory_fraction(capacity / total, device)
-        yield Limits(device, capacity, used_before_bytes)
+        yield Limits(device, capacity, used_before_bytes, limit_gib is not None)
         return
     torch.randn(256, 256).mm(torch.randn(256, 256))  # its threads must exist before the limit does
     available = psutil.virtual_memory().available
@@ -116,7 +133,7 @@ def limited_memory(
     held = _data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (held + capacity, before[1]))
     try:
-        yield Limits(device, capacity, None)
+        yield Limits(device, capacity, None, limit_gib is not None)
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
