@@ -85,14 +85,33 @@ def batch_search(found: BatchSearch) -> str:
         sentence = "not even 1 runs" if found.is_exact else "none had run when it was stopped"
     else:
         sentence = f"{found.largest} runs"
-        if not found.is_exact:
+        if found.is_exact and found.largest == found.num_rows:
+            rows = "1 row" if found.num_rows == 1 else f"{found.num_rows:,} rows"
+            sentence += f", and no larger one was tried: your data fills {rows}"
+        elif not found.is_exact:
             sentence += ", and perhaps a larger one: the search was stopped"
     tries = ", ".join(
         f"{one.micro_batch_size} {gib(one.peak_allocated_bytes) if one.ran else 'does not run'}"
         for one in found.tries
     )
-    predicted = "" if found.predicted is None else f"; predicted {found.predicted}"
-    return f"{sentence}{predicted}. Tried: {tries}."
+    return f"{sentence}{_predicted(found)}. Tried: {tries}."
+
+
+def _predicted(found: BatchSearch) -> str:
+    """Say what was predicted, and why that did not come true."""
+    if found.predicted is None:
+        return ""
+    said = f"; predicted {found.predicted}"
+    missed = [one for one in found.tries if one.micro_batch_size == found.predicted and not one.ran]
+    if not missed:
+        return said
+    if missed[0].requested_bytes is None:
+        return f"{said}, which ran short of memory"
+    asked = gib(missed[0].requested_bytes)
+    return (
+        f"{said}, which ran short when it asked for {asked} more: a prediction knows tensors, not "
+        "the gaps between them nor the buffers within operations"
+    )
 
 
 def holders(found: tuple[GpuHolder, ...]) -> str:

@@ -31,7 +31,10 @@ def try_batch(request: ProbeRequest) -> BatchTry:
     taken = take_steps(set_up(longer), Watchers(done.append, lambda _: None, has_seen_enough))
     size = request.plan.micro_batch_size
     if isinstance(taken, OutOfMemory):
-        return BatchTry(micro_batch_size=size, ran=False, reason=taken.message)
+        asked = taken.requested_bytes
+        return BatchTry(
+            micro_batch_size=size, ran=False, requested_bytes=asked, reason=taken.message
+        )
     return BatchTry(
         micro_batch_size=size,
         ran=True,

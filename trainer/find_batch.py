@@ -17,6 +17,7 @@ from estimator.reader import Confirm, Reader
 from estimator.search import largest_that_fits
 from trainer.launch import worker_command, worker_environment
 from trainer.machine import describe_machine
+from trainer.probe_inputs import CPU_OVERHEAD_BYTES
 from trainer.results import BatchSearch, BatchTry, ProbeRequest
 
 _MOST = 1_000_000
@@ -34,6 +35,7 @@ def find_batch(
     *,
     on_activity: Callable[[str], None],
     should_stop: Callable[[], bool],
+    num_rows: int | None = None,
     module: str = "trainer.batch_try",
 ) -> BatchSearch:
     """Try micro-batches at the plan's full length until the largest that runs is known.
@@ -46,12 +48,14 @@ def find_batch(
         confirm: Makes a dry run, for the prediction.
         on_activity: Told of each try.
         should_stop: Asked all the while.
+        num_rows: How many rows the data fills: no larger micro-batch is tried.
         module: The Python module that makes one try.
     """
     started = time.perf_counter()
     on_activity("predicting the largest micro-batch")
     predicted = _predicted(request, confirm)
     tries: list[BatchTry] = []
+    most = min(_MOST, num_rows or _MOST)
 
     def runs(size: int) -> bool | None:
         on_activity(f"try {len(tries) + 1}: micro-batch {size}{_said(tries)}")
@@ -62,13 +66,14 @@ def find_batch(
         tries.append(made)
         return made.ran
 
-    largest, is_exact = largest_running(runs, predicted or request.plan.micro_batch_size)
+    largest, is_exact = largest_running(runs, predicted or request.plan.micro_batch_size, most)
     return BatchSearch(
         predicted=predicted,
         largest=largest,
         is_exact=is_exact,
         tries=tuple(tries),
         seconds=time.perf_counter() - started,
+        num_rows=num_rows,
     )
 
 
@@ -110,7 +115,8 @@ def _predicted(request: ProbeRequest, confirm: Confirm) -> int | None:
         capacity = free if limit is None else min(free, limit + CONTEXT_ASSUMED_BYTES)
     else:
         available = psutil.virtual_memory().available
-        capacity = available if limit is None else min(available, limit)
+        # On a CPU the limit also holds what the worker takes beside its tensors.
+        capacity = (available if limit is None else min(available, limit)) - CPU_OVERHEAD_BYTES
     reader = Reader(confirm=confirm, device=kind, dry_runs_left=_MAX_DRY_RUNS)
 
     def needs(read: Callable[[FineTunePlan], MemoryEstimate | None], size: int) -> int | None:

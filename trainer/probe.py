@@ -26,7 +26,7 @@ from trainer.dryrun import dry_run, software_versions
 from trainer.find_batch import find_batch
 from trainer.measure import Watchers
 from trainer.measurement import Measurement
-from trainer.real_steps import Setup, Taken, set_up, take_steps
+from trainer.real_steps import Setup, Taken, rows_of_data, set_up, take_steps
 from trainer.remote_code import runs_code, warning
 from trainer.results import OutOfMemory, ProbeRequest, ProbeResult
 from trainer.shortage import answered, confirming
@@ -62,6 +62,7 @@ def run_probe(request: ProbeRequest, observer: Observer) -> ProbeResult:
             confirming("cuda" if choose_device(request.device).type == "cuda" else "cpu"),
             on_activity=observer.on_activity,
             should_stop=observer.should_stop,
+            num_rows=rows_of_data(request),
         )
         size = search.largest or 1  # of which the probe then tells why not even that runs
         plan = request.plan.changed(micro_batch_size=size)

@@ -85,6 +85,18 @@ def set_up(request: ProbeRequest) -> Setup:
     )
 
 
+def rows_of_data(request: ProbeRequest) -> int | None:
+    """Return how many rows a request's data fills, None without data; CUDA stays untouched.
+
+    Raises:
+        InputError: The model or the data cannot be used.
+    """
+    if (request.data_path or request.plan.data.path) is None:
+        return None
+    plan, facts = request.plan, resolve_model(request.plan.model)
+    return _batches(request, plan, facts, None, torch.device("cpu")).num_rows
+
+
 def take_steps(setup: Setup, watchers: Watchers) -> Taken | OutOfMemory:
     """Build the model and take the request's steps; out of memory is an outcome.
 

@@ -110,12 +110,16 @@ class GpuUse(Record):
 
 
 class BatchTry(Record):
-    """One micro-batch that was really tried; ``reason`` says why it did not run."""
+    """One micro-batch that was really tried; ``reason`` says why it did not run.
+
+    ``requested_bytes`` is what it asked for when there was no more, where that was said.
+    """
 
     micro_batch_size: int
     ran: bool
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
+    requested_bytes: int | None = None
     reason: str = ""
 
 
@@ -123,7 +127,8 @@ class BatchSearch(Record):
     """The search for the largest micro-batch that runs.
 
     ``predicted`` is what the estimate said; None where it could not tell. ``largest`` is None
-    where not even 1 ran. ``is_exact``: the next larger one was tried, and did not run.
+    where not even 1 ran. ``is_exact``: the next larger one was tried, and did not run, or it would
+    be more than ``num_rows``, the rows that the data fills: None where they were not counted.
     """
 
     predicted: int | None
@@ -131,6 +136,7 @@ class BatchSearch(Record):
     is_exact: bool
     tries: tuple[BatchTry, ...]
     seconds: float
+    num_rows: int | None = None
 
 
 class ProbeResult(Record):
