@@ -204,7 +204,11 @@ def probe(
         )
         for one in plans
     ]
-    outcomes = [run_probe(request) for request in requests]
+    outcomes: list[Outcome] = []
+    for request in requests:
+        outcomes.append(run_probe(request))
+        if outcomes[-1].status.state == "stopped":  # whoever stops one wants no other
+            break
     documents = [outcome.to_document() for outcome in outcomes]
     show(
         {"probes": documents} if method else documents[0],

@@ -72,9 +72,10 @@ def finetune(
                 public=public,
             )
         )
-    show(outcome.to_document(), lambda: terminal_finetune.outcome(outcome.run), as_json)
     if outcome.status.input_is_wrong:
         typer.echo(outcome.status.reason, err=True)
+        raise typer.Exit(2)
+    show(outcome.to_document(), lambda: terminal_finetune.outcome(outcome.run), as_json)
     raise typer.Exit(outcome.exit_status)
 
 

@@ -94,9 +94,10 @@ def tune(
                 in_place=in_place,
             )
         )
-    show(outcome.to_document(), lambda: terminal_search.outcome(outcome.run), as_json)
     if outcome.status.input_is_wrong:
         typer.echo(outcome.status.reason, err=True)
+        raise typer.Exit(2)
+    show(outcome.to_document(), lambda: terminal_search.outcome(outcome.run), as_json)
     raise typer.Exit(outcome.exit_status)
 
 

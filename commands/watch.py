@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -107,7 +108,7 @@ class Outcome:
         if isinstance(self.result, ProbeResult):
             found["differences"] = [one.to_document() for one in differences(self.result)]
             found["commands"] = commands(self.run, self.result)
-        return head | status | found
+        return found | head | status
 
 
 def run_probe(request: ProbeRequest) -> Outcome:
@@ -116,8 +117,14 @@ def run_probe(request: ProbeRequest) -> Outcome:
 
 
 def start_run(request: Request) -> Outcome:
-    """Start a run and watch it to its end; Ctrl-C stops it at the end of its step."""
-    return _watched(launch.start(request), request)
+    """Start a run and watch it to its end; Ctrl-C stops it at the end of its step.
+
+    Where what was asked for turns out wrong, nothing of the run is left but the outcome.
+    """
+    outcome = _watched(launch.start(request), request)
+    if outcome.status.input_is_wrong:
+        shutil.rmtree(outcome.run.folder, ignore_errors=True)
+    return outcome
 
 
 def resume_run(run: Run) -> Outcome:
@@ -131,9 +138,9 @@ def _watched(run: Run, request: Request) -> Outcome:
             progress.note(f"WARNING: {warning(request.plan.model)}")
 
         def show(status: RunStatus) -> None:
-            rows = run.metrics(last=1)
+            rows = [row for row in run.metrics(last=3) if row["step"] == status.step]
             text = status.activity
-            if rows and status.state == "running":
+            if rows and status.state == "running" and text.startswith("step"):
                 loss, peak = rows[0].get("loss"), rows[0].get("peak_allocated_bytes")
                 text += "" if loss is None else f", loss {loss:.3f}"
                 text += "" if peak is None else f", peak {gib(peak)}"
@@ -145,7 +152,8 @@ def _watched(run: Run, request: Request) -> Outcome:
             run.request_stop()  # first of all: a second Ctrl-C may come at once
             progress("stopping at the end of the step")
             status = launch.stop(run)
-            state = status.state if status.is_final else f"asked to stop, at: {status.activity}"
-            progress.note(f"{run.id}: {state}; see `tuneplan runs show {run.id}`")
-            raise
+            if not status.is_final:
+                state = f"asked to stop, at: {status.activity}"
+                progress.note(f"{run.id}: {state}; see `tuneplan runs show {run.id}`")
+                raise
     return Outcome.of(run)

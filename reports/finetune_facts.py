@@ -22,7 +22,7 @@ def facts(result: FineTuneResult) -> dict[str, str]:
         "tokens/s": number(result.tokens_per_second, 0),
         "peak allocated": gib(result.peak_allocated_bytes),
         "on": result.device_name,
-        "took": duration(result.seconds),
+        "training and evaluating": duration(result.seconds),
     }
 
 
@@ -35,8 +35,10 @@ def _validation(result: FineTuneResult) -> str:
     if not result.validations:
         return "nothing held out"
     best = min(result.validations, key=lambda one: one.loss)
-    first, last = result.validations[0], result.validations[-1]
-    return f"{number(first.loss)} → {number(last.loss)}, lowest {number(best.loss)} at {best.step}"
+    before = result.comparison.before.validation_loss if result.comparison else None
+    first = result.validations[0].loss if before is None else before
+    last = result.validations[-1].loss
+    return f"{number(first)} → {number(last)}, lowest {number(best.loss)} at step {best.step}"
 
 
 def notes(result: FineTuneResult) -> Iterator[str]:

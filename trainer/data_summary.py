@@ -28,6 +28,8 @@ class DataSummary(Record):
         longest_example_tokens: Before any cut.
         longest_example: Where that one is.
         fingerprint: SHA-256 of the source's content.
+        validation_name: The source named for validation, None where a part is held out.
+        validation_fingerprint: SHA-256 of its content.
     """
 
     name: str
@@ -48,6 +50,8 @@ class DataSummary(Record):
     longest_example_tokens: int
     longest_example: str
     fingerprint: str
+    validation_name: str | None = None
+    validation_fingerprint: str | None = None
 
     @property
     def num_left_out(self) -> int:

@@ -279,9 +279,26 @@ def _result(
         peak_allocated_bytes=watcher.peak_allocated_bytes,
         peak_reserved_bytes=watcher.peak_reserved_bytes,
         saved="adapter" if job.plan.uses_adapter else "model",
-        notes=tuple(job.notes),
+        notes=(*job.notes, *_advice(watcher.losses)),
         software=software_versions(),
     )
+
+
+def _advice(losses: list[float]) -> list[str]:
+    """What the training loss alone says."""
+    if len(losses) < _FEW_LOSSES or _mean(losses[-3:]) <= 1.2 * _mean(losses[:3]):
+        return []
+    return [
+        f"The training loss rose, from about {_mean(losses[:3]):.3g} to {_mean(losses[-3:]):.3g}: "
+        "lower schedule.learning_rate"
+    ]
+
+
+_FEW_LOSSES = 6
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _median(values: list[float]) -> float | None:

@@ -10,6 +10,8 @@ from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_results import FineTuneRequest
 from trainer.not_built import refuse_what_is_not_built
 from trainer.pretrained import check_weights
+from trainer.probe_inputs import check_limit
+from trainer.publish import check_push
 
 
 def finetune_problems(request: FineTuneRequest) -> list[Problem]:
@@ -27,6 +29,9 @@ def _checks(request: FineTuneRequest) -> Iterator[Callable[[], object]]:
     plan = request.plan
     yield lambda: check_data(request)
     yield lambda: refuse_what_is_not_built(plan)
+    yield lambda: check_limit(request.memory_limit_gib, request.device)
+    if repo_id := request.push_to_hub:
+        yield lambda: check_push(repo_id)
     yield lambda: check_weights(resolve_model(plan.model))
     held_out = request.validation_path
     if held_out:

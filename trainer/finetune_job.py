@@ -13,10 +13,11 @@ import torch
 from estimator.estimate import Phase
 from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan, Schedule
+from estimator.problems import InputError, Problem
 from trainer.build import Training, build_training, prepare
 from trainer.data import collate
 from trainer.example_formats import Example
-from trainer.examples import ExampleSource, open_examples
+from trainer.examples import ExampleSource, content_digest, open_examples
 from trainer.finetune_inputs import check_data
 from trainer.finetune_results import FineTuneRequest
 from trainer.kept_inputs import check_same, keep, model_fingerprint
@@ -101,6 +102,7 @@ def prepare_job(
     data = tokenize_data(source, tokenizer, plan, folder / "tokens", validation=held_out)
     keep(folder, inputs)
     notes = [warning(plan.model)] if trusted and runs_code(facts.config, weights) else []
+    notes += _leaks(source, held_out) if held_out else []
     kept = iter(held_out) if held_out else held_out_of(source, plan.schedule)
     return Job(
         request=request,
@@ -114,6 +116,28 @@ def prepare_job(
         references=list(islice(kept, NUM_REFERENCES)) if data.validation else [],
         notes=notes,
     )
+
+
+def _leaks(source: ExampleSource, held_out: ExampleSource) -> list[str]:
+    """Say how many of the examples held out are trained on as well.
+
+    Raises:
+        InputError: All of them are: a validation by them would say nothing.
+    """
+    kept_apart = {content_digest(example) for example in held_out}
+    leaked = kept_apart & {
+        digest for example in source if (digest := content_digest(example)) in kept_apart
+    }
+    if leaked == kept_apart:
+        what = "all of its examples are trained on too, so it cannot show what was learned"
+        fix = "name other examples, or leave it out: a part of the data is then held out"
+        raise InputError(Problem("--validation", what, fix=fix))
+    if not leaked:
+        return []
+    return [
+        f"{len(leaked):,} of {len(kept_apart):,} different examples held out are trained on too: "
+        "the validation loss flatters"
+    ]
 
 
 def _fingerprints(

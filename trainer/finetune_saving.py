@@ -60,6 +60,8 @@ def _card_facts(job: Job, result: FineTuneResult) -> CardFacts:
             num_validation=data.num_validation,
             num_tokens=data.num_tokens,
             fingerprint=data.fingerprint,
+            validation_name=data.validation_name,
+            validation_fingerprint=data.validation_fingerprint,
         ),
         device_name=result.device_name,
         peak_allocated_bytes=result.peak_allocated_bytes,

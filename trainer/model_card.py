@@ -39,6 +39,8 @@ class DataFacts(Record):
     num_validation: int | None = None
     num_tokens: int | None = None
     fingerprint: str | None = None
+    validation_name: str | None = None
+    validation_fingerprint: str | None = None
 
 
 class CardFacts(Record):
@@ -197,11 +199,21 @@ def _training_rows(facts: CardFacts) -> list[tuple[str, str]]:
 def _data_rows(data: DataFacts) -> list[tuple[str, str]]:
     return [
         ("file", file_name(data.name) or UNKNOWN),
+        *_validation_rows(data),
         ("examples", _count(data.num_examples)),
         ("of these trained on", _count(data.num_train)),
         ("of these held out", _count(data.num_validation)),
         ("tokens", _count(data.num_tokens)),
         ("SHA-256", data.fingerprint or UNKNOWN),
+    ]
+
+
+def _validation_rows(data: DataFacts) -> list[tuple[str, str]]:
+    if data.validation_name is None:
+        return []
+    return [
+        ("file for validation", file_name(data.validation_name) or UNKNOWN),
+        ("its SHA-256", data.validation_fingerprint or UNKNOWN),
     ]
 
 

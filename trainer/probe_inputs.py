@@ -17,7 +17,7 @@ from estimator.problems import InputError, Problem
 from trainer.machine import describe_machine
 from trainer.not_built import refuse_what_is_not_built
 from trainer.pickles import has_safetensors
-from trainer.results import ProbeRequest
+from trainer.results import Device, ProbeRequest
 
 LEAST_CPU_LIMIT_GIB = 0.25
 """With less, Python itself falls over before a tensor is refused."""
@@ -114,7 +114,8 @@ def _checks(request: ProbeRequest) -> Iterator[Callable[[], object]]:
     yield lambda: _check_readable(plan)
     yield lambda: _check_modules(plan)
     yield lambda: refuse_what_is_not_built(plan)
-    yield lambda: _check_limit(request)
+    yield lambda: check_limit(request.memory_limit_gib, request.device)
+    yield lambda: _check_find_batch(request)
     if request.data_path or plan.data.path:
         yield lambda: tokenizer_folder(resolve_model(plan.model))
 
@@ -149,16 +150,24 @@ def _check_readable(plan: FineTunePlan) -> None:
         return
 
 
-def _check_limit(request: ProbeRequest) -> None:
-    limit = request.memory_limit_gib
-    on_cpu = request.device == "cpu" or (request.device == "auto" and not describe_machine().gpus)
-    if not on_cpu:
-        return
-    if request.find_batch and limit is None:
+def _check_find_batch(request: ProbeRequest) -> None:
+    if request.find_batch and request.memory_limit_gib is None and _runs_on_cpu(request.device):
         what = "on a CPU there is no memory to fill: the machine would run out of its own"
         fix = "name a bound with --memory-limit, or run it on a GPU"
         raise InputError(Problem("--find-batch", what, fix=fix))
-    if limit is not None and limit < LEAST_CPU_LIMIT_GIB:
-        what = f"{limit} GiB is too little for a worker on a CPU"
+
+
+def check_limit(limit_gib: float | None, device: Device) -> None:
+    """Refuse a limit with which nothing can run.
+
+    Raises:
+        InputError: It is too small for a worker on a CPU.
+    """
+    if limit_gib is not None and limit_gib < LEAST_CPU_LIMIT_GIB and _runs_on_cpu(device):
+        what = f"{limit_gib} GiB is too little for a worker on a CPU"
         allowed = f"{LEAST_CPU_LIMIT_GIB} or more"
         raise InputError(Problem("--memory-limit", what, allowed, "raise it, or leave it out"))
+
+
+def _runs_on_cpu(device: Device) -> bool:
+    return device == "cpu" or (device == "auto" and not describe_machine().gpus)

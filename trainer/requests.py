@@ -48,10 +48,11 @@ class ResultFile(RootModel[Any]):
 def anywhere(request: Request) -> Request:
     """Return a request that means the same in any folder: with the full paths of its files.
 
-    What is no file or folder here stays: an id on the Hub, or of a bundled model.
+    What is no file or folder here stays: an id on the Hub, or of a bundled model. The plan comes to
+    name the data that is really used.
     """
     plan = request.plan
-    data = plan.data.model_dump() | {"path": _full_path(plan.data.path)}
+    data = plan.data.model_dump() | {"path": _full_path(request.data_path or plan.data.path)}
     plan = plan.changed(model=_full_path(plan.model), data=data)
     changes: dict[str, Any] = {"plan": plan, "data_path": _full_path(request.data_path)}
     if not isinstance(request, ProbeRequest):

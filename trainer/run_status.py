@@ -26,6 +26,7 @@ class RunStatus(BaseModel):
         pid_started: The worker's start in seconds, by a clock that nobody sets (:func:`started`).
         activity: What the worker is doing, in words for people ("dry run", "step 3 of 6").
         step: Steps done.
+        seconds_before: What earlier workers took, of a run that was taken up again.
         heartbeat: When the worker last wrote.
         reason: Why it failed or ended early, "" otherwise.
         input_is_wrong: Whether it failed because what was asked for cannot be done.
@@ -43,6 +44,7 @@ class RunStatus(BaseModel):
     host: str = ""
     heartbeat: datetime
     started_at: datetime
+    seconds_before: float = 0.0
     ended_at: datetime | None = None
     reason: str = ""
     input_is_wrong: bool = False
@@ -55,7 +57,10 @@ class RunStatus(BaseModel):
     @property
     def seconds(self) -> float:
         """How long the run took, or has been going."""
-        seconds = ((self.ended_at or datetime.now(UTC)) - self.started_at).total_seconds()
+        seconds = (
+            self.seconds_before
+            + ((self.ended_at or datetime.now(UTC)) - self.started_at).total_seconds()
+        )
         return max(0.0, seconds)  # somebody may have set the clock back
 
     @property

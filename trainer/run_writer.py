@@ -144,6 +144,9 @@ def again(run: Run) -> None:
     (run.folder / "stop").unlink(missing_ok=True)
     (run.folder / "worker.json").unlink(missing_ok=True)
     old = run.status()
+    result = run.folder / "result.json"
+    if result.exists():  # of the end before; there will be another
+        result.replace(run.folder / "result-before.json")
     fresh = RunStatus(
         kind=old.kind,
         activity="taken up again",
@@ -151,6 +154,7 @@ def again(run: Run) -> None:
         num_steps=old.num_steps,
         heartbeat=now,
         started_at=now,
+        seconds_before=old.seconds,
     )
     write_record(run.folder / "status.json", fresh)
 

@@ -185,6 +185,8 @@ def _write(
         longest_example_tokens=counts.longest,
         longest_example=counts.longest_at,
         fingerprint=source.fingerprint(),
+        validation_name=validation.name if validation else None,
+        validation_fingerprint=validation.fingerprint() if validation else None,
     )
 
 

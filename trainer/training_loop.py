@@ -15,6 +15,7 @@ import torch
 from estimator.plan import FineTunePlan
 from trainer import checkpoints
 from trainer.build import Training
+from trainer.learning_rate_schedule import learning_rates
 from trainer.step import autocast
 from trainer.training_callback import TrainingCallback, Watcher
 from trainer.untyped import transformers
@@ -143,15 +144,13 @@ def make_trainer(
         watcher: Is told of everything.
     """
     plan, schedule = training.plan, training.plan.schedule
-    interval = max(1, _steps_per_epoch(plan, len(train_rows)) // schedule.evaluations_per_epoch)
+    interval = math.ceil(_steps_per_epoch(plan, len(train_rows)) / schedule.evaluations_per_epoch)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=plan.micro_batch_size,
         gradient_accumulation_steps=plan.gradient_accumulation_steps,
         num_train_epochs=plan.epochs,
         max_grad_norm=plan.max_grad_norm or 0.0,
-        lr_scheduler_type=_SCHEDULERS[schedule.lr_scheduler],
-        warmup_steps=schedule.warmup_ratio,
         seed=schedule.seed,
         fp16=plan.autocast_dtype == "fp16",
         logging_steps=1,
@@ -169,6 +168,7 @@ def make_trainer(
         disable_tqdm=True,
         report_to="none",
     )
+    rates = learning_rates(training.optimizer, schedule, total_steps(plan, len(train_rows)))
     trainer = PlannedTrainer(
         plan=plan,
         watcher=watcher,
@@ -178,11 +178,8 @@ def make_trainer(
         train_dataset=train_rows,
         eval_dataset=train_rows if has_validation else None,  # its own rows are the watcher's
         processing_class=tokenizer,
-        optimizers=(training.optimizer, None),
+        optimizers=(training.optimizer, rates),
         callbacks=[TrainingCallback(plan, watcher)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
-
-
-_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
