@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -40,21 +39,17 @@ def lessons(kept: Kept) -> RenderableType:
     """List lessons, newest first."""
     if not kept.lessons and not kept.damaged:
         return Text(_NOTHING)
-    table = _table("lesson", "date", "device", "step", "total", "time", right=(4, 5))
+    lines: list[Text] = []
     for one in reversed(kept.lessons):
-        table.add_row(
-            one.id,
-            str(one.made_on),
-            escape(one.device_name),
-            escape(f"{one.step.method}, {one.step.model}"),
-            gib(_largest(one.measured)),
-            duration(one.step_seconds),
-        )
+        about = f"{one.made_on}  {one.step.method}, {one.step.model}"
+        figures = f"{gib(_largest(one.measured))}, {duration(one.step_seconds)} a step"
+        lines += [Text.assemble((one.id, "bold"), f"  {one.device_name}")]
+        lines += [Text(f"  {about}: {figures}")]
     marks = [
         f"{one.id}: imported from {one.imported_from}" for one in kept.lessons if one.imported_from
     ]
     damaged = [f"{name} cannot be read and is left out." for name in kept.damaged]
-    return Group(table, *(Text(text, style="yellow") for text in (*marks, *damaged)))
+    return Group(*lines, *(Text(text, style="yellow") for text in (*marks, *damaged)))
 
 
 def _largest(peaks: Peaks) -> int:

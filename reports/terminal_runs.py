@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -31,21 +31,19 @@ _NUM_ROWS = 12
 
 
 def runs(found: Sequence[Run]) -> RenderableType:
-    """Show a list of runs, one line each."""
+    """Show a list of runs, two lines each: an id of any length stays whole, and so does a state."""
     if not found:
         return Text("No runs yet. Start one with `tuneplan probe PLAN`.")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("run", no_wrap=True, overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    table.add_column("state")
-    table.add_column("took", justify="right", no_wrap=True)
+    lines: list[Text] = []
     for run_ in found:
         status = run_.status()
         state = _state(status)
+        state.pad_right(len("out of memory") - len(state))
+        line = Text.assemble(f"  {status.kind:<8}  ", state, f"  {duration(status.seconds):>11}")
         if not status.is_final:
-            state.append(f": {status.activity}")
-        table.add_row(escape(run_.id), status.kind, state, duration(status.seconds))
-    return table
+            line.append(f"  {status.activity}", "dim")
+        lines += [Text(run_.id, "bold", no_wrap=True, overflow="ignore"), line]
+    return Group(*lines)
 
 
 def run(run_: Run) -> RenderableType:
@@ -149,17 +147,24 @@ def _facts() -> Table:
 
 
 def _metrics(rows: Sequence[dict[str, Any]]) -> Table:
+    """Show steps with what was measured at each; what is known of none has no column."""
+    steps: dict[int, dict[str, Any]] = {}
+    for row in rows:  # a step's validation loss is told in a row of its own
+        steps.setdefault(row["step"], {}).update(row)
+    columns: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("loss", "loss", lambda loss: number(loss, 4)),
+        ("validation loss", "validation_loss", lambda loss: number(loss, 4)),
+        ("time", "step_seconds", duration),
+        ("tokens/s", "tokens_per_second", lambda speed: number(speed, 0)),
+        ("peak allocated", "peak_allocated_bytes", gib),
+    ]
+    known = [one for one in columns if any(row.get(one[1]) is not None for row in steps.values())]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("step", "loss", "time", "tokens/s", "peak allocated"):
+    for heading in ("step", *(heading for heading, _, _ in known)):
         table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            str(row["step"]),
-            number(row.get("loss") or row.get("validation_loss"), 4),
-            duration(row.get("step_seconds")),
-            number(row.get("tokens_per_second"), 0),
-            gib(row.get("peak_allocated_bytes")),
-        )
+    for step, row in steps.items():
+        shown = ("" if row.get(key) is None else words(row[key]) for _, key, words in known)
+        table.add_row(str(step), *shown)
     return table
 
 
