@@ -116,7 +116,9 @@ def _best(result: SearchResult, run: Run) -> list[RenderableType]:
         lines.append(Text(f"  tuneplan generate {best.run} --prompt ..."))
     request = run.request()
     if isinstance(request, SearchRequest):
-        lines += [Text("Or train it anew:"), Text(f"  {_command(request, path, result)}")]
+        again = Text(f"  {_command(request, path, result)}")
+        again.no_wrap, again.overflow = True, "ignore"  # broken over lines it could not be pasted
+        lines += [Text("Or train it anew:"), again]
     return lines
 
 
