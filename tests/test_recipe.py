@@ -349,7 +349,7 @@ def test_the_command_writes_once_and_never_over(
     assert run_cli(*command, "--json", monkeypatch=monkeypatch) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["commands"][1] == "python train.py"
-    assert [one["key"] for one in said["differs"]] == ["loss"]
+    assert [one["key"] for one in said["differs"]] == ["loss", "schedule.warmup_ratio"]
     assert {"train.py", "README.md", "MAPPING.md", "requirements.txt"} <= set(said["files"])
     table = (out / "MAPPING.md").read_text(encoding="utf-8")
     assert all(f"| `{key}` |" in table for key in flat(plan_of()))
