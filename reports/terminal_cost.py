@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Literal
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from advisor.cost_report import CostReport, StrategyCost, UsdRange
 from estimator.cost_ledger import CostInput, LineItem
+from reports.break_even_words import cheaper_from
 from reports.units import UNKNOWN, count, usd
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -186,40 +186,6 @@ def _break_evens(report: CostReport, best: StrategyCost | None) -> list[Renderab
             table.add_row(one.id, *cells.get(one.id, ("not reckoned",) * 2))
     title = "The requests a month at which another strategy first costs less"
     return [Text(title, style="bold"), Text(_BREAK_EVENS, style="dim"), table]
-
-
-def cheaper_from(
-    report: CostReport, best: str, other: str, by: Literal["running", "in_all"]
-) -> str:
-    """Return in words at which volumes one strategy costs less than another.
-
-    Args:
-        report: In whose curves both are.
-        best: The strategy that is compared with.
-        other: The one that may cost less.
-        by: What running costs alone, or with what is paid once.
-
-    Returns:
-        The volume from which it does, with a word where it does not throughout; or ``always``,
-        ``never``, ``the same``.
-    """
-    curves = report.curves
-    amounts = (curves.running_usd if by == "running" else curves.in_all_usd) if curves else {}
-    pairs = [pair for pair in report.break_evens if {pair.one, pair.other} == {best, other}]
-    crossings = getattr(pairs[0], by) if pairs else ()
-    if not crossings:
-        gaps = {
-            theirs.compare(mine) for theirs, mine in zip(amounts[other], amounts[best], strict=True)
-        }
-        if gaps == {Decimal(0)}:
-            return "the same"
-        return "never" if Decimal(1) in gaps else "always"
-    up = [one for one in crossings if one.cheaper_above == other]
-    down = [one for one in crossings if one.cheaper_above != other]
-    if crossings[0].cheaper_above != other:
-        again = " (and again above)" if up else ""
-        return f"below {count(down[0].requests_per_month)}{again}"
-    return f"{count(up[0].requests_per_month)}{' (not throughout)' if down else ''}"
 
 
 def _tornado(best: StrategyCost) -> RenderableType:

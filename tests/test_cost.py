@@ -21,7 +21,8 @@ from advisor.scenario import load_scenario, parse_scenario
 from estimator.cost_ledger import CostInput
 from estimator.prices import PRICE_NAMES
 from estimator.problems import InputError
-from reports.terminal_cost import cheaper_from, costs, short_usd
+from reports.break_even_words import cheaper_from
+from reports.terminal_cost import costs, short_usd
 from reports.units import count
 
 SUPPORT_BOT = Path(__file__).parents[1] / "examples" / "support-bot.yaml"
