@@ -96,9 +96,10 @@ def _warn_of_one_price_for_all(book: InputBook, scenario: Scenario) -> None:
     for name in RENTED:
         gpu = book.gpus.get(name)
         if gpu not in (None, own) and book.inputs[name].source == "prices.gpu_hour":
+            use = book.inputs[name].label.removesuffix(f", {gpu}")
             book.notes.append(
-                f"prices.gpu_hour is taken for {gpu} too ({book.inputs[name].label}), though the "
-                f"plan's GPU is {own}: write {particular} where it is that one's price."
+                f"prices.gpu_hour is taken for {use} too ({gpu}), though the plan's GPU is {own}: "
+                f"write {particular} where it is that one's price."
             )
 
 
