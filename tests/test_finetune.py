@@ -95,9 +95,12 @@ def plan_for(data: Path, *overrides: str) -> FineTunePlan:
     return load_plan(EXAMPLES / "tiny.yaml", [*settings, *overrides])
 
 
-def finetune(plan: FineTunePlan, run: Run | None = None) -> tuple[Run, FineTuneResult]:
+def finetune(
+    plan: FineTunePlan, run: Run | None = None, *, validation: Path | None = None
+) -> tuple[Run, FineTuneResult]:
     """Fine-tune in this process, and leave in the run's folder what a worker would."""
-    request = FineTuneRequest(plan=plan, device="cpu")
+    held_out = str(validation) if validation else None
+    request = FineTuneRequest(plan=plan, device="cpu", validation_path=held_out)
     run = run or create_run(request)
     writer = RunWriter(run.folder)
     onlooker = Onlooker(
@@ -245,3 +248,20 @@ def test_a_fine_tune_without_data_is_refused() -> None:
     plan = load_plan(EXAMPLES / "tiny.yaml", ["data={}"])
     with pytest.raises(InputError, match="needs examples"):
         finetune(plan)
+
+
+def test_no_step_is_lost_to_the_warm_up(data: Path) -> None:
+    run, result = finetune(plan_for(data, "epochs=0.1", "schedule.warmup_ratio=0.03"))
+    assert result.total_steps == 1
+    assert [row["learning_rate"] for row in run.metrics() if "loss" in row] == [0.003]
+
+
+def test_examples_held_out_that_are_trained_on_are_noticed(data: Path, tmp_path: Path) -> None:
+    lines = data.read_text().splitlines()
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join([lines[0], '{"prompt": "What is new?", "completion": "This."}']))
+    plan = plan_for(data, "epochs=1")
+    _, result = finetune(plan, validation=half)
+    assert any("1 of 2 different examples held out" in note for note in result.notes)
+    with pytest.raises(InputError, match="all of its examples are trained on"):
+        finetune(plan, validation=data)
