@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.shared import AsJson, show
+from commands.shared import AsJson, Force, refuse_overwriting, show
 from estimator.problems import InputError, Problem
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ def show_(lesson: LessonName = None, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to.")],
+    force: Force = False,
 ) -> None:
     """Write your own lessons as one JSON to share: no paths, names, data or hosts in it."""
     from estimator.documents import write_out
@@ -61,6 +62,7 @@ def export(
     from trainer.lessons import calibration_folder, today
 
     text = export_text(read_lessons(calibration_folder()).lessons, today())
+    refuse_overwriting(output, force)
     write_out(output, text)
     typer.echo(str(output))
 
@@ -76,19 +78,25 @@ def import_(
     """Take in lessons that somebody shared; used only where you have none of your own."""
     from rich.text import Text
 
-    from estimator.lesson_files import import_lessons, keep
+    from estimator.lesson_files import import_lessons, keep, read_lessons
+    from reports.units import num_of
     from trainer.lessons import calibration_folder, today
 
     folder = calibration_folder()
     lessons = import_lessons(file, today(), source)
+    known = {one.id for one in read_lessons(folder).lessons}
+    new = [one.id for one in lessons if one.id not in known]
     try:
         for one in lessons:
             keep(folder, one)
     except OSError as error:
         what, fix = f"cannot be written ({error.strerror})", "set TUNEPLAN_HOME to another folder"
         raise InputError(Problem(str(folder), what, fix=fix)) from error
-    told = f"{len(lessons)} lessons imported from {lessons[0].imported_from}."
-    show({"imported": [one.id for one in lessons]}, lambda: Text(told), as_json)
+    told = f"{num_of(len(new), 'lesson')} imported from {lessons[0].imported_from}."
+    if len(new) < len(lessons):
+        told += f" The other {len(lessons) - len(new)} of {len(lessons)} were here already."
+    document = {"imported": [one.id for one in lessons], "new": new}
+    show(document, lambda: Text(told), as_json)
 
 
 @app.command()
@@ -101,6 +109,7 @@ def forget(
     from rich.text import Text
 
     from estimator.lesson_files import find_lesson, forget, forget_all
+    from reports.units import num_of
     from trainer.lessons import calibration_folder
 
     folder = calibration_folder()
@@ -113,5 +122,5 @@ def forget(
     else:
         forget(folder, find_lesson(folder, lesson))
         num_lessons = 1
-    told = f"{num_lessons} {'lesson' if num_lessons == 1 else 'lessons'} forgotten."
+    told = f"{num_of(num_lessons, 'lesson')} forgotten."
     show({"forgotten": num_lessons}, lambda: Text(told), as_json)

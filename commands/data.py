@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from commands.shared import AsJson, Overrides, show
+from commands.shared import AsJson, Force, Overrides, refuse_overwriting, show
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Training data.")
 
@@ -92,11 +92,14 @@ def convert(
     to: Annotated[Target, typer.Option("--to", help="openai: chat JSONL; jsonl: as it is.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to.")],
     format_: FormatOption = None,
+    force: Force = False,
 ) -> None:
     """Write training data anew, as chat JSONL for hosted fine-tuning or as plain JSONL."""
+    from reports.units import num_of
     from trainer.data_convert import convert_data
     from trainer.examples import open_examples
 
     source = open_examples(file, format_.value if format_ else "auto")
+    refuse_overwriting(output, force)
     num_examples = convert_data(source, to.value, output)
-    typer.echo(f"{output}: {num_examples:,} examples")
+    typer.echo(f"{output}: {num_of(num_examples, 'example')}")

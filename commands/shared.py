@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from estimator.problems import InputError, Problem
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -24,6 +26,7 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Let the model's own Python code run, this once."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
 
 
 class Device(StrEnum):
@@ -32,6 +35,17 @@ class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+def refuse_overwriting(output: Path, force: bool) -> None:
+    """Refuse to replace a file that nobody said may go.
+
+    Raises:
+        InputError: It is there already.
+    """
+    if output.exists() and not force:
+        what = "is there already, and nothing is overwritten"
+        raise InputError(Problem(str(output), what, fix="name another file, or add --force"))
 
 
 def show(document: dict[str, Any], render: Callable[[], RenderableType], as_json: bool) -> None:

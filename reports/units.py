@@ -49,6 +49,11 @@ def count(number: int | None) -> str:
     return str(number)
 
 
+def num_of(num: int, one: str) -> str:
+    """Return how many there are, in words (``1 example``, ``1,200 examples``)."""
+    return f"{num:,} {one}" if num == 1 else f"{num:,} {one}s"
+
+
 def _three_digits(value: float) -> str:
     whole_digits = len(str(int(abs(value))))
     return f"{value:.{max(0, 3 - whole_digits)}f}"

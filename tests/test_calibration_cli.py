@@ -142,10 +142,14 @@ def test_export_and_import_give_the_same_calibration_marked_as_foreign(
 ) -> None:
     file = tmp_path / "out" / "lessons.json"
     assert run("calibration", "export", "-o", str(file)).status == 0
+    assert "is there already" in run("calibration", "export", "-o", str(file)).err
     monkeypatch.setenv("TUNEPLAN_HOME", str(tmp_path / "another"))
     done = run("calibration", "import", str(file), "--source", "a friend")
     assert done.status == 0
     assert "22 lessons imported from a friend, exported" in done.out
+    again = run("calibration", "import", str(file), "--source", "a friend").out
+    assert "0 lessons imported" in again
+    assert "The other 22 of 22 were here already." in again
     kept = read_lessons(calibration_folder()).lessons
     assert {one.id for one in kept} == {one.id for one in own_lessons}
     mine = calibrate(own_lessons, "Tesla T4", software_here(), today=TODAY)
@@ -159,7 +163,8 @@ def test_export_and_import_give_the_same_calibration_marked_as_foreign(
     assert "imported from a friend" in listed
     assert "1 lesson forgotten" in run("calibration", "forget", kept[0].id).out
     assert len(json.loads(run("calibration", "list", "--json").out)["lessons"]) == 21
-    assert run("calibration", "export", "-o", str(file)).status == 2  # none of them is one's own
+    mine_only = run("calibration", "export", "-o", str(file), "--force")
+    assert mine_only.status == 2  # none of them is one's own
     assert "21 lessons forgotten" in run("calibration", "forget", "--all").out
 
 

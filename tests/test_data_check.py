@@ -235,10 +235,26 @@ def test_what_cannot_be_converted_leaves_the_file_that_was_there(run: Run, tmp_p
     source, target = tmp_path / "text.jsonl", tmp_path / "out.jsonl"
     target.write_text("as before")
     source.write_text('{"text": "words"}\n')
-    status, _, problem = run("data", "convert", source, "--to", "openai", "-o", target)
+    status, _, problem = run("data", "convert", source, "--to", "openai", "-o", target, "--force")
     assert status == 2
     assert "no conversation" in problem
     source.write_text('{"text": "words"}\n{"text": 3}\n')
-    assert run("data", "convert", source, "--to", "jsonl", "-o", target)[0] == 2
+    assert run("data", "convert", source, "--to", "jsonl", "-o", target, "--force")[0] == 2
     assert target.read_text() == "as before"
     assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["out.jsonl", "text.jsonl"]
+
+
+def test_no_file_is_replaced_unasked_and_never_the_data_itself(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "one.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "a", "completion": "b"}\n')
+    target.write_text("as before")
+    command = ("data", "convert", source, "--to", "openai", "-o")
+    status, _, problem = run(*command, target)
+    assert (status, target.read_text()) == (2, "as before")
+    assert "is there already" in problem
+    status, shown, _ = run(*command, target, "--force")
+    assert (status, shown.strip()) == (0, f"{target}: 1 example")
+    status, _, problem = run(*command, source, "--force")
+    assert status == 2
+    assert "is the data that is to be converted" in problem
+    assert run("data", "check", tmp_path)[2].count("is a folder") == 1

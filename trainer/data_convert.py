@@ -21,15 +21,19 @@ def convert_data(source: ExampleSource, target: Target, path: Path) -> int:
         source: What to write.
         target: openai: every example as ``{"messages"}``; a prompt becomes the user's message.
             jsonl: each example in its own format.
-        path: Where to; what is there is replaced once all is written.
+        path: Where to; what is there is replaced once all is written. Never the source itself.
 
     Raises:
-        InputError: Rows are broken, plain text is to become a conversation, or the file cannot be
-            written; what was there is still there.
+        InputError: Rows are broken, plain text is to become a conversation, or the file is the
+            source or cannot be written; what was there is still there.
     """
+    if path.exists() and any(path.samefile(read) for read, _ in source.files):
+        what = "is the data that is to be converted"
+        raise InputError(Problem(str(path), what, fix="name another file"))
     if target == "openai" and source.format == "text":
         what = "is plain text, which is no conversation: nobody asks in it"
-        raise InputError(Problem(source.name, what, "--to jsonl", "convert it to JSONL"))
+        fix = "give each row a prompt and a completion, or messages"
+        raise InputError(Problem(source.name, what, "chat, prompt_completion, instruction", fix))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     num_examples = 0
     try:
