@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reports.units import duration
+from reports.units import duration, num_of
 from trainer.data_report import DataReport, Finding, TokenCounts
 from trainer.example_formats import printable
 
@@ -34,7 +34,7 @@ def report(found: DataReport) -> RenderableType:
 
 def _parts(found: DataReport) -> Iterator[RenderableType]:
     columns = ", ".join(found.columns)
-    yield _line(f"{found.name}: {found.num_examples:,} examples", style="bold")
+    yield _line(f"{found.name}: {num_of(found.num_examples, 'example')}", style="bold")
     ignored = f"; not read: {', '.join(found.ignored_columns)}" if found.ignored_columns else ""
     yield _line(f"format {found.format}, from {columns}{ignored}")
     held_out = f"in {found.validation_name}" if found.validation_name else "held out"
@@ -49,13 +49,18 @@ def _parts(found: DataReport) -> Iterator[RenderableType]:
     yield Text("")
     yield from _hosted(found)
     if found.tokens:
+        held_out = (
+            "" if found.validation_name else f", {found.num_validation:,} held out among them"
+        )
         yield _line(
-            f"Cost basis: {found.tokens.total:,} tokens x {found.epochs:g} epochs = "
-            f"{found.training_tokens:,} training tokens"
+            f"Tokens that a host bills: {found.tokens.total:,} x {found.epochs:g} epochs = "
+            f"{found.training_tokens:,} (of all {found.num_examples:,} examples{held_out})"
         )
         words = " ".join(f"--set {word}" for word in found.plan_words)
         yield Text(f"For a plan: {words}")
-    yield Text(f"looked at {found.num_rows:,} rows in {duration(found.seconds)}", style="dim")
+    yield Text(
+        f"looked at {num_of(found.num_rows, 'row')} in {duration(found.seconds)}", style="dim"
+    )
 
 
 def _lengths(found: DataReport, tokens: TokenCounts) -> Iterator[RenderableType]:

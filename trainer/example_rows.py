@@ -49,8 +49,12 @@ def file_kind(path: Path) -> FileKind:
         InputError: It cannot be read, or is no data file.
     """
     try:
-        if path.is_dir():
-            raise InputError(Problem(str(path), "is a folder", _ALLOWED, "name a file in it"))
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if is_folder:
+        raise InputError(Problem(str(path), "is a folder", _ALLOWED, "name a file in it"))
+    try:
         with path.open("rb") as stream:
             start = stream.read(4096)
     except (OSError, ValueError) as error:
