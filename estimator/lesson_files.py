@@ -86,7 +86,8 @@ def find_lesson(folder: Path, name: str) -> Lesson:
     if len(found) == 1:
         return found[0]
     what = f"{name!r} fits {len(found)} lessons"
-    known = ", ".join(one.id for one in lessons[-5:])
+    some = found or lessons
+    known = ", ".join([*(one.id for one in some[-5:]), *["..."] * (len(some) > 5)])
     raise InputError(Problem("lesson", what, known, "see `tuneplan calibration list`"))
 
 

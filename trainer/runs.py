@@ -180,7 +180,8 @@ def find_run(name: str) -> Run:
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} runs begin so" if found else f"no such run in {runs_folder()}"
-    allowed = ", ".join(run.id for run in (found or runs)[:5])
+    some = found or runs
+    allowed = ", ".join([*(run.id for run in some[:5]), *["..."] * (len(some) > 5)])
     fix = "see `tuneplan runs list`" if runs else "start one with `tuneplan probe PLAN`"
     raise InputError(Problem(f"run {name!r}", what, allowed and f"latest, {allowed}", fix))
 
