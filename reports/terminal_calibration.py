@@ -42,7 +42,9 @@ def lessons(kept: Kept) -> RenderableType:
     lines: list[Text] = []
     for one in reversed(kept.lessons):
         about = f"{one.made_on}  {one.step.method}, {one.step.model}"
-        figures = f"{gib(_largest(one.measured))}, {duration(one.step_seconds)} a step"
+        figures = gib(_largest(one.measured))
+        if one.step_seconds is not None:
+            figures += f", {duration(one.step_seconds)} a step"
         lines += [Text.assemble((one.id, "bold"), f"  {one.device_name}")]
         lines += [Text(f"  {about}: {figures}")]
     marks = [

@@ -49,18 +49,17 @@ def _parts(found: DataReport) -> Iterator[RenderableType]:
     yield Text("")
     yield from _hosted(found)
     if found.tokens:
-        held_out = (
-            "" if found.validation_name else f", {found.num_validation:,} held out among them"
-        )
         yield _line(
-            f"Tokens that a host bills: {found.tokens.total:,} x {found.epochs:g} epochs = "
-            f"{found.training_tokens:,} (of all {found.num_examples:,} examples{held_out})"
+            f"Cost basis: {found.tokens.total:,} tokens x {found.epochs:g} epochs = "
+            f"{found.training_tokens:,} training tokens"
         )
+        if found.num_validation and not found.validation_name:
+            held_out = f"a fine-tune here holds out {found.num_validation:,}"
+            yield _line(f"  of all examples, as a host bills them; {held_out}", style="dim")
         words = " ".join(f"--set {word}" for word in found.plan_words)
         yield Text(f"For a plan: {words}")
-    yield Text(
-        f"looked at {num_of(found.num_rows, 'row')} in {duration(found.seconds)}", style="dim"
-    )
+    rows = num_of(found.num_rows, "row")
+    yield Text(f"looked at {rows} in {duration(found.seconds)}", style="dim")
 
 
 def _lengths(found: DataReport, tokens: TokenCounts) -> Iterator[RenderableType]:
@@ -98,7 +97,10 @@ def _hosted(found: DataReport) -> Iterator[RenderableType]:
     for reason in found.hosted.reasons:
         yield _line(f"  {reason}")
     if found.format != "text":
-        yield _line(f"  `tuneplan data convert {found.name} --to openai -o FILE` makes chat JSONL")
+        yield Text("For chat JSONL:")
+        command = _line(f"  tuneplan data convert {found.name} --to openai -o FILE")
+        command.no_wrap, command.overflow = True, "ignore"  # broken it could not be pasted
+        yield command
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -189,7 +189,7 @@ def _batches(
     return Batches(
         full=full,
         natural=natural if plan.padded else None,
-        told=f"{num_examples:,} examples of {Path(path).name}",
+        told=f"{num_examples:,} example{'s' * (num_examples != 1)} of {Path(path).name}",
         num_examples=num_examples,
         tokens_per_example=data.summary.tokens_per_example,
         num_rows=round(data.summary.num_train_rows * num_examples / data.summary.num_examples),
