@@ -211,3 +211,23 @@ def test_stopping_a_run_that_goes_on_all_the_same_exits_1(
     done = CliRunner().invoke(app, ["runs", "stop", run.id])
     assert done.exit_code == 1
     assert "its worker is on another-node" in " ".join(done.stdout.split())
+
+
+def test_ids_and_states_stay_whole_and_validation_loss_has_its_column() -> None:
+    runs = CliRunner(env={"COLUMNS": "80"})
+    plan = REQUEST.plan.changed(model=f"org/{'m' * 60}")
+    long = create_run(ProbeRequest(plan=plan))
+    writer = RunWriter(long.folder)
+    writer.metric({"step": 1, "loss": 5.5, "step_seconds": 1.0, "tokens_per_second": None})
+    writer.metric({"step": 1, "epoch": 1.0, "validation_loss": 4.25})
+    writer.metric({"step": 2, "loss": 5.25, "step_seconds": 1.0})
+    writer.status(state="out_of_memory", reason="it did not fit")
+    listed = runs.invoke(app, ["runs", "list"]).output.splitlines()
+    assert listed[0] == long.id
+    assert listed[1].split()[:4] == ["probe", "out", "of", "memory"]
+    shown = [
+        line.split() for line in runs.invoke(app, ["runs", "show", "latest"]).output.split("\n")
+    ]
+    assert ["step", "loss", "validation", "loss", "time"] in shown
+    assert ["1", "5.5000", "4.2500", "1.0", "s"] in shown
+    assert ["2", "5.2500", "1.0", "s"] in shown
