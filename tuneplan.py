@@ -44,14 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(runs.app, name="runs")
-app.add_typer(calibration.app, name="calibration")
-app.add_typer(data.app, name="data")
-app.add_typer(prices.app, name="prices")
-app.command()(finetune.finetune)
-app.command()(push.push)
-app.command()(catalogue.models)
-app.command()(catalogue.gpus)
 
 
 def _version(wanted: bool) -> None:
@@ -72,10 +64,6 @@ def options(
     """Decide how to adapt a language model, know what it needs, and prove it here."""
 
 
-app.command()(advise)
-
-
-@app.command()
 def estimate(
     plan: PlanFile,
     overrides: Overrides = None,
@@ -105,7 +93,6 @@ def estimate(
     )
 
 
-@app.command()
 def compare(
     plan: PlanFile,
     gpu: Annotated[
@@ -127,7 +114,6 @@ def compare(
     show(document, lambda: terminal.comparison(found), as_json)
 
 
-@app.command()
 def fit(
     plan: PlanFile,
     gpu: Annotated[
@@ -153,7 +139,6 @@ def fit(
     raise typer.Exit(1 if found.fits == "no" else 0)
 
 
-@app.command()
 def probe(
     plan: PlanFile,
     *,
@@ -236,7 +221,6 @@ def _outcomes(outcomes: list[Outcome]) -> RenderableType:
     return Group(*shown, *ways, *failures)
 
 
-@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine can do."""
     from reports import terminal_runs
@@ -246,7 +230,6 @@ def doctor(as_json: AsJson = False) -> None:
     show(machine.model_dump(mode="json"), lambda: terminal_runs.machine(machine), as_json)
 
 
-@app.command("app")
 def app_(
     port: Annotated[int | None, typer.Option("--port", help="Port on this machine.")] = None,
 ) -> None:
@@ -261,7 +244,6 @@ def app_(
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
 
 
-@app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE")] = Path(
         "out/demo-report.html"
@@ -274,13 +256,30 @@ def demo(
         raise typer.Exit(1)
 
 
-app.command()(cost)
-app.command()(learn)
-app.command()(report)
-app.command()(recipe)
-app.command()(saved.generate)
-app.command()(saved.merge)
-app.command()(tune)
+for _command in (  # in the order in which --help lists them: as the work goes
+    advise,
+    estimate,
+    compare,
+    fit,
+    cost,
+    probe,
+    finetune.finetune,
+    tune,
+    saved.generate,
+    saved.merge,
+    push.push,
+    report,
+    recipe,
+    learn,
+    catalogue.models,
+    catalogue.gpus,
+    doctor,
+    demo,
+):
+    app.command()(_command)
+app.command("app")(app_)
+for _group in (data, runs, calibration, prices):
+    app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2])
 
 
 def main() -> None:
