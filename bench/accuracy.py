@@ -16,9 +16,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # bench and tests are not installed with the package
+# bench and tests are not installed with the package; others install a package called tests
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.accuracy_page import page
 from bench.accuracy_rows import Measured, Note, notes, own, published

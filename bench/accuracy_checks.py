@@ -12,12 +12,13 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
+from cpu_truth import CASES, compare
+from test_formula_sample import NUM_PLANS, SEED, sample
+
 from bench.accuracy_tables import mean_and_worst, percent, table
 from bench.sweep import as_markdown, sweep
 from estimator.memory import NoFormula, read_formula
 from estimator.plan import FineTunePlan
-from tests.cpu_truth import CASES, compare
-from tests.test_formula_sample import NUM_PLANS, SEED, sample
 from trainer.dryrun import dry_run
 
 HALF_A_PERCENT, A_PERCENT = 0.005, 0.01
