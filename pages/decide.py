@@ -17,6 +17,7 @@ from pages.ui.ladder import show_ladder
 from pages.ui.learn_links import learn_links
 from pages.ui.navigation import ESTIMATE, ensure_routed
 from pages.ui.questionnaire import ask, example_picker
+from pages.ui.scenario_file import scenario_file
 from pages.ui.state import carried, carry_method
 
 ensure_routed()
@@ -38,6 +39,7 @@ def page() -> None:
     form, result = st.columns([1, 1], gap="large")
     with form:
         answers = ask()
+        scenario_file(answers)
     with result:
         plan = carried().plan
         show_advice(advice(answers, plan.to_document() if plan else None))

@@ -96,7 +96,8 @@ def launch_form() -> None:
     st.markdown("The same from a terminal:")
     st.code(shlex.join(command_of(request, plan_path)), language="bash", wrap_lines=True)
     if st.button("Launch the probe", type="primary", icon=":material/rocket_launch:"):
-        run = start(request)
+        with st.spinner("Looking at what the probe needs"):
+            run = start(request)
         st.query_params["run"] = run.id
         st.rerun()
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pexpect
@@ -37,7 +38,8 @@ def terminal(home: Path, *arguments: str) -> pexpect.spawn:
     return child
 
 
-def test_answers_back_help_quit_and_resume_in_a_real_terminal(home):
+def quit_after_four(home: Path) -> None:
+    """Answer four questions, one of them twice, and stop."""
     child = terminal(home)
     child.expect("1/25 +What does a well-prompted model get wrong")
     child.sendline("1, 4")  # facts, style
@@ -67,17 +69,9 @@ def test_answers_back_help_quit_and_resume_in_a_real_terminal(home):
     kept = {"gap": ["facts", "style"], "tried": "exhausted", "task": "stable", "ext": "none"}
     assert load_answers(home / "answers.yaml") == kept
 
-    child = terminal(home, "--save", str(home / "mine.yaml"))
-    child.expect("1/25")
-    child.sendline("4")
-    child.expect("2/25")
-    child.sendintr()
-    child.expect("1 answer is kept")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
-    assert load_answers(home / "mine.yaml") == {"gap": ["style"]}
 
+def test_answers_back_help_quit_and_resume_in_a_real_terminal(home):
+    quit_after_four(home)
     child = terminal(home)
     child.expect("4 answers are kept in .* Go on with them")
     child.sendline("")
@@ -91,6 +85,21 @@ def test_answers_back_help_quit_and_resume_in_a_real_terminal(home):
     child.close()
     assert child.exitstatus == 0
     assert not (home / "answers.yaml").exists(), "what is answered to the end is no draft"
+
+
+def test_ctrl_c_keeps_the_answers(home):
+    child = terminal(home, "--save", str(home / "mine.yaml"))
+    child.expect("1/25")
+    child.sendline("4")
+    child.expect("2/25")
+    child.expect("keep the answers and stop")
+    time.sleep(0.5)  # until it reads: a signal in the moment before is seen after the next key
+    child.sendintr()
+    child.expect("1 answer is kept")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert load_answers(home / "mine.yaml") == {"gap": ["style"]}
 
 
 def test_a_file_of_answers_is_never_overwritten_unasked(home, monkeypatch):

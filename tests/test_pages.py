@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from advisor.recommend import recommend
+from advisor.scenario import load_scenario
 from estimator.plan import FineTunePlan, parse_plan
 from trainer.data_summary import DataSummary
 from trainer.evaluation_results import Comparison, Evaluation
@@ -100,8 +102,31 @@ class TestDecide:
         app = open_page("decide")
         button(app, "Load").click().run()
         assert app.session_state["answer_gap"] == ["facts", "style", "consistency"]
-        assert app.subheader[0].value.startswith("Retrieval and fine-tuning with QLoRA")
+        # its own plan, for the GPU that the plan names, as `tuneplan advise` reads it
+        assert app.subheader[0].value.startswith("Retrieval and fine-tuning with LoRA")
         assert metric(app, "Questions answered") == "100%"
+
+    def test_a_scenario_file_gives_what_the_terminal_gives(self, open_page):
+        path = PROJECT / "examples" / "support-bot.yaml"
+        scenario = load_scenario(path)
+        app = open_page("decide")
+        uploader = app.get("file_uploader")[0]
+        uploader.set_value(("support-bot.yaml", path.read_bytes(), "application/yaml")).run()
+        assert not app.exception
+        said = recommend(scenario.answers, scenario.plan).sentence
+        assert app.subheader[0].value == said
+        carried = app.session_state["carried"]
+        assert carried.scenario == scenario
+        assert carried.plan == scenario.plan
+
+    def test_a_file_that_is_no_scenario_changes_nothing_but_says_why(self, open_page):
+        app = open_page("decide")
+        app.pills(key="answer_citations").set_value("must").run()
+        uploader = app.get("file_uploader")[0]
+        uploader.set_value(("x.yaml", b"answers: {citations: perhaps}", "application/yaml")).run()
+        assert not app.exception
+        assert "citations" in app.error[0].value
+        assert app.session_state["answer_citations"] == "must"
 
     def test_one_answer_changes_the_advice_and_can_be_taken_back(self, open_page):
         app = open_page("decide")

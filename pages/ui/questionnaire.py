@@ -9,7 +9,8 @@ import streamlit as st
 
 from advisor.answers import Answers
 from advisor.questions import Question, questions
-from advisor.scenario import bundled_cases, load_answers
+from advisor.scenario import bundled_cases, load_scenario
+from pages.ui.state import carried
 
 _SUPPORT_BOT = Path(__file__).parents[2] / "examples" / "support-bot.yaml"
 _FIRST_EXAMPLE = "A support bot in the voice of the brand"
@@ -20,7 +21,7 @@ def example_picker() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         title = st.selectbox("Start from an example", _titles(), key="example", width=380)
         st.button("Load", on_click=_fill, args=(title,))
-        st.button("Clear all answers", on_click=_set, args=({},))
+        st.button("Clear all answers", on_click=fill_in, args=({},))
 
 
 def _titles() -> list[str]:
@@ -29,10 +30,16 @@ def _titles() -> list[str]:
 
 def _fill(title: str) -> None:
     cases = {case.title: case.answers for case in bundled_cases()}
-    _set(cases[title] if title in cases else load_answers(_SUPPORT_BOT))
+    if title in cases:
+        fill_in(cases[title])
+        return
+    scenario = load_scenario(_SUPPORT_BOT)
+    carried().scenario, carried().plan = scenario, scenario.plan
+    fill_in(scenario.answers)
 
 
-def _set(answers: Answers) -> None:
+def fill_in(answers: Answers) -> None:
+    """Give every question its answer, and leave the others open."""
     for question in questions():
         nothing = [] if question.many else None
         st.session_state[_key(question)] = answers.get(question.id, nothing)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from advisor.scenario import Scenario
 from estimator.estimate import MemoryEstimate
 from estimator.plan import FineTunePlan
 
@@ -17,6 +18,8 @@ class Carried:
     """The one place for what is carried on; widgets keep their own values by their keys."""
 
     plan: FineTunePlan | None = None
+    scenario: Scenario | None = None
+    """What was opened on the Decide page: its workload, prices and notes stay with the session."""
     dry_runs: dict[str, MemoryEstimate] = field(default_factory=dict)
     """The dry run made last of each method, though its plan may have changed since."""
 
