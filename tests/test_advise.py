@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,8 @@ def terminal(home: Path, *arguments: str) -> pexpect.spawn:
         encoding="utf-8",
         timeout=30,
         dimensions=(60, 100),
+        # a shell that runs the tests in its background lets its children ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     child.delaybeforesend = None
     return child
@@ -93,7 +96,7 @@ def test_ctrl_c_keeps_the_answers(home):
     child.sendline("4")
     child.expect("2/25")
     child.expect("keep the answers and stop")
-    time.sleep(0.5)  # until it reads: a signal in the moment before is seen after the next key
+    time.sleep(0.2)  # until it reads: a signal in the moment before is seen after the next key
     child.sendintr()
     child.expect("1 answer is kept")
     child.expect(pexpect.EOF)

@@ -60,6 +60,8 @@ def test_decide_hides_what_is_beside_the_point_and_links_to_the_words(script):
 def test_the_plan_that_is_carried_decides_the_method(script):
     app = opened(script, "decide")
     app.button[0].click().run()  # loads the first example, which is for a consumer's GPU
+    app.session_state["carried"] = Carried()
+    app.run()
     assert "with QLoRA" in app.subheader[0].value
     plan = parse_plan({"model": "meta-llama/Llama-2-7b-hf", "method": "lora", "gpu": "RTX 4090"})
     app.session_state["carried"] = Carried(plan=plan)
