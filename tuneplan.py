@@ -19,6 +19,7 @@ from commands.report import report
 from commands.shared import (
     AsJson,
     Device,
+    MemoryLimit,
     Overrides,
     PlanFile,
     TrustRemoteCode,
@@ -152,12 +153,7 @@ def probe(
         list[str] | None,
         typer.Option("--method", help="Run this method instead; repeat it to compare."),
     ] = None,
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(
-            "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
-        ),
-    ] = None,
+    memory_limit: MemoryLimit = None,
     find_batch: Annotated[
         bool, typer.Option("--find-batch", help="Find the largest micro-batch that really runs.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.shared import AsJson, Device, Overrides, TrustRemoteCode, show
+from commands.shared import AsJson, Device, MemoryLimit, Overrides, TrustRemoteCode, show
 from estimator.problems import InputError, Problem
 
 if TYPE_CHECKING:
@@ -42,12 +42,7 @@ def finetune(
     public: Annotated[bool, typer.Option("--public", help="Publish it for everybody.")] = False,
     device: Annotated[Device, typer.Option("--device", help="Where to run.")] = Device.auto,
     overrides: Overrides = None,
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(
-            "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
-        ),
-    ] = None,
+    memory_limit: MemoryLimit = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:

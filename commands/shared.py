@@ -22,6 +22,12 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its start, or latest.")]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
+    ),
+]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Let the model's own Python code run, this once."),

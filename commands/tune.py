@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.shared import AsJson, Device, Overrides, TrustRemoteCode, show
+from commands.shared import AsJson, Device, MemoryLimit, Overrides, TrustRemoteCode, show
 from estimator.problems import InputError, Problem
 
 
@@ -57,12 +57,7 @@ def tune(
     ] = None,
     device: Annotated[Device, typer.Option("--device", help="Where to run.")] = Device.auto,
     overrides: Overrides = None,
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(
-            "--memory-limit", metavar="GIB", min=0.01, help="Pretend the device is this small."
-        ),
-    ] = None,
+    memory_limit: MemoryLimit = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:

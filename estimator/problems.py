@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -40,3 +40,14 @@ class InputError(ValueError):
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def problems_of(checks: Iterable[Callable[[], object]]) -> list[Problem]:
+    """Return what all of several checks find wrong, each problem once."""
+    found: dict[Problem, None] = {}
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            found |= dict.fromkeys(error.problems)
+    return list(found)

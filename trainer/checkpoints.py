@@ -96,11 +96,6 @@ def delete_after(folder: Path, step: int) -> None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def size_bytes(folder: Path) -> int:
-    """Return how much disk the files of a folder take."""
-    return sum(path.stat().st_size for path in _files(folder))
-
-
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST)
 

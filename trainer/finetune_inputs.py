@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from estimator.models import resolve_model
-from estimator.problems import InputError, Problem
+from estimator.problems import InputError, Problem, problems_of
 from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_results import FineTuneRequest
 from trainer.not_built import refuse_what_is_not_built
@@ -16,13 +16,7 @@ from trainer.publish import check_push
 
 def finetune_problems(request: FineTuneRequest) -> list[Problem]:
     """Return what the worker would find wrong with a request, short of building the model."""
-    problems: list[Problem] = []
-    for check in _checks(request):
-        try:
-            check()
-        except InputError as error:
-            problems += [one for one in error.problems if one not in problems]
-    return problems
+    return problems_of(_checks(request))
 
 
 def _checks(request: FineTuneRequest) -> Iterator[Callable[[], object]]:

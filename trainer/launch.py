@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from estimator.estimate import MemoryEstimate
 from estimator.models import resolve_model
 from estimator.plan import FineTunePlan
-from estimator.problems import InputError, Problem
+from estimator.problems import InputError, Problem, problems_of
 from trainer.dry_run_cache import find_dry_run, keep_dry_run
 from trainer.examples import PROBE_EXAMPLES, open_examples
 from trainer.finetune_inputs import finetune_problems
@@ -140,17 +140,13 @@ def _allocator_settings(plan: FineTunePlan) -> dict[str, str]:
 def _check(request: Request) -> None:
     """Find now what the worker would find wrong in half a minute."""
     refuse_secrets(request.to_document(), "run")  # all of it is kept with the run
-    problems: list[Problem] = []
     data = request.plan.data
     data_path = request.data_path or data.path
-    for check in (
+    checks = (
         lambda: resolve_model(request.plan.model),
         lambda: open_examples(data_path, data.format).check(PROBE_EXAMPLES) if data_path else None,
-    ):
-        try:
-            check()
-        except InputError as error:
-            problems += error.problems
+    )
+    problems = problems_of(checks)
     if isinstance(request, ProbeRequest):
         found = input_problems(request)
     elif isinstance(request, SearchRequest):

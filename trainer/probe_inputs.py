@@ -13,7 +13,7 @@ from estimator.documents import read_document
 from estimator.memory import NoFormula, read_formula
 from estimator.models import ResolvedModel, resolve_model
 from estimator.plan import FineTunePlan
-from estimator.problems import InputError, Problem
+from estimator.problems import InputError, Problem, problems_of
 from trainer.machine import describe_machine
 from trainer.not_built import refuse_what_is_not_built
 from trainer.pickles import has_safetensors
@@ -99,13 +99,7 @@ def tokenizer_folder(facts: ResolvedModel) -> Path:
 
 def input_problems(request: ProbeRequest) -> list[Problem]:
     """Return what the worker would find wrong with a request, short of building the model."""
-    problems: list[Problem] = []
-    for check in _checks(request):
-        try:
-            check()
-        except InputError as error:
-            problems += [one for one in error.problems if one not in problems]
-    return problems
+    return problems_of(_checks(request))
 
 
 def _checks(request: ProbeRequest) -> Iterator[Callable[[], object]]:
